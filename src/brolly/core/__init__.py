@@ -1,0 +1,1 @@
+"""The kernel that knows neither Postgres nor HTTP nor MCP."""
