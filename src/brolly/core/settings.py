@@ -1,0 +1,164 @@
+"""Settings: read once from the environment, frozen, passed on. The only reader of ``os.environ``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from brolly.core.errors import AppError
+
+PREFIX = "BROLLY_"
+REGION = re.compile(r"^[a-z]+(-[a-z0-9]+)+$")
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting. ``BROLLY_<NAME>`` in the environment sets the field of that name."""
+
+    home: Path = _setting(Path(), "Data folder; default: the platform's user data folder (root: /var/lib/brolly).")
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(4000, "Port to listen on.")
+    public_url: str = _setting("", "Base URL under which clients reach the server; default http://{host}:{port}.")
+    database_url: str = _setting("", "DSN of an external Postgres >= 15 with pgvector; empty: the embedded one.")
+    secret: str = _setting("", "Installation secret (>= 32 characters); default: the file secret.key in the data folder.")
+    read_only: bool = _setting(False, "Offer and accept only actions that change nothing.")
+    tools: tuple[str, ...] = _setting((), "Only these MCP tools, separated by commas; empty: all.")
+    allowed_hosts: tuple[str, ...] = _setting((), "Further Host header values to accept, separated by commas.")
+    allowed_origins: tuple[str, ...] = _setting((), "Origins whose pages may call /mcp and the management routes.")
+    regions: tuple[str, ...] = _setting(("self-hosted",), "Region names that this server offers; the first is the default.")
+    workers: bool = _setting(True, "Run background workers in this process.")
+    body_limit: int = _setting(1_048_576, "Largest JSON request body in bytes.")
+    app_connections: int = _setting(8, "Most database connections per app in this process.")
+    total_connections: int = _setting(80, "Most app database connections of this process together.")
+    statement_timeout: int = _setting(15, "Seconds after which a caller's statement is ended.")
+    audit_days: int = _setting(90, "Days for which audit rows are kept.")
+    log_level: str = _setting("info", "debug, info, warning or error.")
+    url: str = _setting("", "Server that brolly mcp and brolly keys talk to; default: the one on this machine.")
+    api_key: str = _setting("", "Service key that brolly mcp uses; default: the file owner.key in the data folder.")
+
+    @property
+    def base_url(self) -> str:
+        """The address that goes into answers, without a slash at the end."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+def default_home() -> Path:
+    """The data folder when none is set: the platform's for users, ``/var/lib/brolly`` for root.
+
+    Root's own home is closed to the unprivileged account that Postgres must run as.
+    """
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/brolly")
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("brolly", appauthor=False))
+
+
+def _bool(name: str, text: str) -> bool:
+    low = text.strip().lower()
+    if low in ("1", "true", "yes", "on"):
+        return True
+    if low in ("", "0", "false", "no", "off"):
+        return False
+    raise _invalid(name, text, "1, true, yes, on, 0, false, no or off")
+
+
+def _int(name: str, text: str, low: int = 1, high: int = 2**31) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise _invalid(name, text, "a whole number") from None
+    if not low <= value <= high:
+        raise _invalid(name, text, f"a number from {low} to {high}")
+    return value
+
+
+def _invalid(name: str, text: str, expected: str) -> AppError:
+    return AppError(
+        "CONFIG_INVALID",
+        f"{PREFIX}{name.upper()} is {text!r}; expected {expected}.",
+        remediation=f"Set {PREFIX}{name.upper()} to {expected}, or unset it; brolly serve --help lists the settings.",
+    )
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    if kind == "bool":
+        return _bool(name, text)
+    if kind == "int":
+        return _int(name, text, 0, 65535) if name == "port" else _int(name, text)
+    if kind == "Path":
+        return Path(text).expanduser().absolute()
+    if kind.startswith("tuple"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text.strip()
+
+
+def _refuse_unknown(environ: Mapping[str, str], known: set[str]) -> None:
+    """A mistyped name must not silently mean the default: read-only would become read-write."""
+    for key in environ:
+        if key.upper().startswith(PREFIX) and key not in known:
+            near = difflib.get_close_matches(key.upper(), sorted(known), 1)
+            raise AppError(
+                "CONFIG_INVALID",
+                f"Unknown setting {key}." + (f" Did you mean {near[0]}?" if near else ""),
+                remediation="Correct or unset the variable; brolly serve --help lists the settings.",
+            )
+
+
+def _check(settings: Settings) -> Settings:
+    for region in settings.regions:
+        if not REGION.match(region):
+            raise _invalid("regions", region, "names such as eu-central-1")
+    if not settings.regions:
+        raise _invalid("regions", "", "at least one name such as eu-central-1")
+    if settings.secret and len(settings.secret) < 32:
+        raise AppError("CONFIG_INVALID", "BROLLY_SECRET is shorter than 32 characters.")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise _invalid("log_level", settings.log_level, "debug, info, warning or error")
+    return settings
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment; ``overrides`` (command-line options, None = not given) win.
+
+    Raises ``CONFIG_INVALID`` for an unknown ``BROLLY_`` name or a value that does not parse.
+    """
+    environ = os.environ if environ is None else environ
+    known = {PREFIX + f.name.upper(): f for f in fields(Settings)}
+    _refuse_unknown(environ, set(known))
+    values: dict[str, Any] = {}
+    for key, spec in known.items():
+        if environ.get(key, "") != "":
+            values[spec.name] = _parse(spec.name, str(spec.type), environ[key])
+    # Clients of the published product set this name.
+    if "api_key" not in values and environ.get("BUTTERBASE_API_KEY"):
+        values["api_key"] = environ["BUTTERBASE_API_KEY"].strip()
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    if "home" not in values:
+        values["home"] = default_home()
+    return _check(Settings(**values))
+
+
+def describe_settings() -> list[dict[str, Any]]:
+    """Name, type, default and meaning of each setting, for ``schemas/settings.json`` and ``--help``."""
+    return [
+        {
+            "name": PREFIX + f.name.upper(),
+            "type": str(f.type),
+            "default": None if isinstance(f.default, Path) else f.default,
+            "doc": f.metadata["doc"],
+        }
+        for f in fields(Settings)
+    ]

@@ -1,0 +1,32 @@
+"""A slice: what one feature adds to the product."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from brolly.core.tool import Tool
+from brolly.core.worker import Worker
+
+AppHook = Callable[[Any, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One feature's tools, HTTP routes, workers and life-cycle hooks.
+
+    ``routes`` are Starlette routes (the kernel does not know HTTP). ``workers`` makes
+    the loops once ``Deps`` is open. ``app_created`` and ``app_deleted`` are called with
+    ``(deps, app)``; ``app_created`` before the app is announced as ready, ``app_deleted``
+    after its database is gone, and again when a deletion is resumed, so both must bear repetition.
+    ``provides`` are capabilities that ``Deps`` offers to other slices by name.
+    """
+
+    name: str
+    tools: Sequence[Tool] = ()
+    routes: Sequence[Any] = ()
+    workers: Callable[[Any], Sequence[Worker]] = field(default=lambda _deps: ())
+    app_created: AppHook | None = None
+    app_deleted: AppHook | None = None
+    provides: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])

@@ -1,0 +1,360 @@
+"""The tool table: one row per action is the switch, the schema, the checks and the documentation.
+
+A ``Tool`` maps each action to the service function that does it, the model of its
+parameters and its effect. MCP and the HTTP management routes both run actions
+through ``Tool.run``, so scope, read-only mode, validation and audit hold alike.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from brolly.core.caller import Caller
+from brolly.core.errors import AppError
+from brolly.core.flat_schema import Schema, flat_object, properties_of
+from brolly.core.settings import Settings
+
+
+class Effect(StrEnum):
+    """What an action does to what is stored."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTROY = "destroy"
+
+
+READ, WRITE, DESTROY = Effect.READ, Effect.WRITE, Effect.DESTROY
+
+
+class Params(BaseModel):
+    """Base of every parameters model: unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AppParams(Params):
+    """Parameters of an action on one app."""
+
+    app_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """What happened, for the audit log. Never holds secrets or row values."""
+
+    account_id: str | None
+    app_id: str
+    category: str
+    event_type: str
+    action: str
+    resource_type: str
+    resource_id: str | None
+    caller: Caller
+    event_data: Mapping[str, Any]
+    success: bool
+    error_message: str | None
+    durable: bool
+
+
+class Host(Protocol):
+    """What running an action needs of its surroundings; ``Deps`` fulfils it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    async def record(self, event: AuditEvent) -> None: ...
+
+
+Run = Callable[[Any, Caller, Any], Awaitable[Any]]
+Confirm = Callable[[str], Awaitable[None]]
+"""Asks the person the question; returns when they agreed, raises otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One row of a tool's table.
+
+    ``hint`` follows the signature in the tool's description, only where the name is
+    not enough. ``loses`` (for DESTROY) says what would be lost, in numbers, or None
+    when nothing would. ``event`` and ``verb`` name the action in the audit log, ``target``
+    the parameter that holds the id of what it acts on.
+    """
+
+    run: Run
+    params: type[Params]
+    hint: str = ""
+    effect: Effect = WRITE
+    idempotent: bool = True
+    loses: Callable[[Any, Caller, Any], Awaitable[str | None]] | None = None
+    event: str = ""
+    verb: str = ""
+    target: str = ""
+
+
+_VERBS = {READ: "read", WRITE: "update", DESTROY: "delete"}
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    # camelCase is the commonest slip: compare in snake_case.
+    snake = "".join("_" + c.lower() if c.isupper() else c for c in name)
+    near = difflib.get_close_matches(snake, names, 1, 0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Tool:
+    """A named table of actions; a standalone tool has one action, named ``""``.
+
+    ``resource`` names what it manages, in the audit log. ``aliases`` maps retired action
+    names to today's.
+    """
+
+    name: str
+    title: str
+    summary: str
+    actions: Mapping[str, Action]
+    resource: str
+    category: str = "admin"
+    open_world: bool = True
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        properties: dict[str, Schema] = {}
+        for label, action in self.actions.items():
+            found, _ = properties_of(action.params)
+            for name, schema in found.items():
+                kept = properties.setdefault(name, schema)
+                if {**kept, "description": ""} != {**schema, "description": ""}:
+                    raise TypeError(f"{self.name} {label}: {name} means something else in another action")
+                if "description" in schema:
+                    properties[name] = schema
+        object.__setattr__(self, "properties", properties)
+
+    properties: dict[str, Schema] = field(init=False)
+
+    @property
+    def standalone(self) -> bool:
+        """Whether the tool has a single action that is not named."""
+        return "" in self.actions
+
+    def offered(self, read_only: bool) -> dict[str, Action]:
+        """The actions that a caller may use, in the table's order."""
+        return {k: a for k, a in self.actions.items() if not read_only or a.effect is READ}
+
+    def signature(self, label: str) -> str:
+        """``apply(schema, name?)``: what an action takes, app_id left out where all actions need it."""
+        found, required = properties_of(self.actions[label].params)
+        common = self._common_required()
+        names = [n if n in required else n + "?" for n in found if n not in common]
+        if self.actions[label].loses is not None and "confirm" not in found:
+            names.append("confirm?")
+        return f"{label}({', '.join(names)})"
+
+    def _common_required(self) -> set[str]:
+        required = [properties_of(a.params)[1] for a in self.actions.values()]
+        return set.intersection(*(set(r) for r in required)) & {"app_id"}
+
+    def describe(self, read_only: bool = False) -> str:
+        """The description for models: one sentence and one signature line per action."""
+        if self.standalone:
+            return self.summary
+        lines = [f"- {self.signature(k)}" + (f" {a.hint}" if a.hint else "") for k, a in self.offered(read_only).items()]
+        return "\n".join([self.summary, *lines])
+
+    def input_schema(self, read_only: bool = False) -> Schema:
+        """One flat object: the action enum and the union of the offered actions' parameters."""
+        offered = self.offered(read_only)
+        used: set[str] = set()
+        for action in offered.values():
+            used |= set(properties_of(action.params)[0])
+        props = {name: schema for name, schema in self.properties.items() if name in used}
+        if any(a.loses is not None for a in offered.values()):
+            props.setdefault("confirm", {"type": "boolean"})
+        if self.standalone:
+            return flat_object(props, sorted(properties_of(self.actions[""].params)[1], key=list(props).index))
+        required = ["action", *sorted(self._common_required())]
+        return flat_object({"action": {"type": "string", "enum": list(offered)}, **props}, required)
+
+    def annotations(self, read_only: bool = False) -> dict[str, Any]:
+        """Honest hints, computed: read-only if every action is, destructive if any is.
+
+        The protocol's defaults (not idempotent, open world) are left out to save tokens.
+        """
+        effects = [a.effect for a in self.offered(read_only).values()]
+        reads = all(e is READ for e in effects)
+        hints: dict[str, Any] = {"title": self.title, "readOnlyHint": reads}
+        if not reads:
+            hints["destructiveHint"] = DESTROY in effects
+            if all(a.idempotent for a in self.offered(read_only).values()):
+                hints["idempotentHint"] = True
+        if not self.open_world:
+            hints["openWorldHint"] = False
+        return hints
+
+    async def call(self, host: Host, caller: Caller, arguments: Mapping[str, Any], confirm: Confirm) -> Any:
+        """Run what a tool call asks for: pick the action, then as ``run``, asking before anything is lost."""
+        args = {k: v for k, v in arguments.items() if v is not None and not self._blank(k, v)}
+        label = ""
+        if not self.standalone:
+            label = self._pick(args.pop("action", None), host.settings.read_only or caller.read_only)
+        given = args.pop("confirm", False) if self._confirms(label) else False
+
+        async def ask(question: str) -> None:
+            if given is not True:
+                await confirm(question)
+
+        return await self.run(host, caller, label, args, ask)
+
+    async def run(
+        self, host: Host, caller: Caller, label: str, arguments: Mapping[str, Any], ask: Confirm | None = None
+    ) -> Any:
+        """Run one action: scope, read-only mode, validation, confirmation (if ``ask``), effect, audit.
+
+        Raises ``AppError``; what an action refused is audited as well.
+        """
+        action = self.actions[label]
+        started = time.perf_counter()
+        error: AppError | None = None
+        app_id, target = "_platform", None
+        try:
+            self._permit(host, caller, label, action)
+            params = self.parse(label, arguments)
+            app_id = getattr(params, "app_id", None) or "_platform"
+            target = getattr(params, action.target, None) if action.target else None
+            if ask is not None and action.loses is not None:
+                question = await action.loses(host, caller, params)
+                if question is not None:
+                    await ask(question)
+            result = await action.run(host, caller, params)
+            if app_id == "_platform" and isinstance(result, Mapping):
+                app_id = str(result.get("app_id", app_id))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            return result
+        except AppError as e:
+            error = e
+            raise
+        except Exception:
+            error = AppError("INTERNAL_ERROR", "internal error")
+            raise
+        finally:
+            await host.record(self._event(label, action, caller, app_id, target, started, error))
+
+    def parse(self, label: str, arguments: Mapping[str, Any]) -> Params:
+        """The arguments as the action's parameters model; raises one error that names all that is wrong."""
+        model = self.actions[label].params
+        args = dict(arguments)
+        for key, value in args.items():
+            # Some clients send arrays and objects as JSON text.
+            if isinstance(value, str) and self.properties.get(key, {}).get("type") in ("array", "object"):
+                args[key] = _from_json(value)
+        try:
+            return model.model_validate(args)
+        except ValidationError as e:
+            raise self._invalid(label, e) from None
+
+    def _permit(self, host: Host, caller: Caller, label: str, action: Action) -> None:
+        if caller.kind != "service":
+            raise AppError("AUTH_REQUIRED", f"{self.name} needs a service key.")
+        if action.effect is not READ and (host.settings.read_only or caller.read_only):
+            why = "This server is in read-only mode" if host.settings.read_only else "This key has the scope read"
+            raise AppError(
+                "AUTH_FORBIDDEN",
+                f"{why}; {self.name} {label} changes data.".replace("  ", " "),
+                remediation="Use a key without the scope read on a server that is not read-only; "
+                "select_rows and manage_schema get work as they are.",
+            )
+
+    def _pick(self, label: Any, read_only: bool) -> str:
+        label = self.aliases.get(label, label) if isinstance(label, str) else label
+        if isinstance(label, str) and label in self.actions:
+            return label
+        offered = list(self.offered(read_only))
+        what = "The parameter action is missing." if label is None else f"{self.name} has no action {label!r}."
+        raise AppError(
+            "VALIDATION_INVALID_SCHEMA" if label is not None else "VALIDATION_MISSING_FIELD",
+            what + (_nearest(label, offered) if isinstance(label, str) else ""),
+            remediation=f"Call {self.name} with action set to one of: {', '.join(offered)}.",
+            details={"allowed": offered},
+        )
+
+    def _confirms(self, label: str) -> bool:
+        return "confirm" not in properties_of(self.actions[label].params)[0]
+
+    def _blank(self, key: str, value: Any) -> bool:
+        # Cursor sends "" for an optional that it leaves out: absent, unless text may be empty there.
+        prop = self.properties.get(key, {"type": "string"})
+        return value == "" and (prop.get("type") != "string" or "enum" in prop)
+
+    def _invalid(self, label: str, e: ValidationError) -> AppError:
+        fields = list(properties_of(self.actions[label].params)[0])
+        name = f"{self.name} {label}".strip()
+        said: list[str] = []
+        missing = False
+        for err in e.errors(include_url=False, include_input=False, include_context=False):
+            where = ".".join(map(str, err["loc"])) or "arguments"
+            if err["type"] == "missing":
+                missing = missing or len(err["loc"]) == 1
+                said.append(f"{where} is missing")
+            elif err["type"] == "extra_forbidden" and len(err["loc"]) == 1:
+                said.append(f"{where} does not belong here.{_nearest(where, fields)}".rstrip("."))
+            elif err["type"] == "extra_forbidden":
+                said.append(f"{where} is not a known key")
+            else:
+                said.append(f"{where}: {err['msg'].removeprefix('Value error, ')}")
+        return AppError(
+            "VALIDATION_MISSING_FIELD" if missing else "VALIDATION_INVALID_SCHEMA",
+            f"{name}: {'; '.join(said)}.",
+            remediation=f"Call {self._form(label)}.",
+            details={"issues": said, "allowed": fields},
+        )
+
+    def _form(self, label: str) -> str:
+        found, required = properties_of(self.actions[label].params)
+        names = ", ".join(n if n in required else n + "?" for n in found)
+        return f"{self.name} with {names or 'no parameters'}" if not label else (
+            f"{self.name} with action {label}" + (f" and {names}" if names else "")
+        )
+
+    def _event(
+        self,
+        label: str,
+        action: Action,
+        caller: Caller,
+        app_id: str,
+        target: Any,
+        started: float,
+        error: AppError | None,
+    ) -> AuditEvent:
+        data: dict[str, Any] = {"tool": self.name, "duration_ms": round((time.perf_counter() - started) * 1000, 2)}
+        if label:
+            data["action"] = label
+        if error is not None:
+            data["code"] = error.code
+        return AuditEvent(
+            account_id=caller.account_id,
+            app_id=app_id,
+            category=self.category,
+            event_type=action.event or f"{self.resource}.{label or action.verb or _VERBS[action.effect]}",
+            action=action.verb or _VERBS[action.effect],
+            resource_type=self.resource,
+            resource_id=str(target) if target is not None else None,
+            caller=caller,
+            event_data=data,
+            success=error is None,
+            error_message=error.message if error else None,
+            durable=action.effect is not READ,
+        )
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
