@@ -1,0 +1,386 @@
+"""What tables an app has, as frozen records read from the system catalogs, and a cache of them."""
+
+from __future__ import annotations
+
+import json
+from asyncio import Lock
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
+
+from asyncpg import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column. ``type`` is Postgres's own name for it (``format_type``), fit for a cast.
+
+    ``category`` is the letter of ``pg_type.typcategory`` (B boolean, N number, S text, D date
+    or time, A array, E enum, U other) of ``base_oid``, the type below any domain. ``default``
+    and ``generated`` are expressions as Postgres prints them. ``serial`` means that the default
+    draws from a sequence which belongs to the column; ``identity`` is ``""``, ``always`` or
+    ``by default``.
+    """
+
+    name: str
+    type: str
+    type_oid: int
+    base_oid: int
+    category: str
+    element_oid: int
+    nullable: bool
+    default: str | None = None
+    generated: str | None = None
+    identity: str = ""
+    serial: bool = False
+
+    @property
+    def writable(self) -> bool:
+        """Whether a row that is written may bring a value for this column."""
+        return self.generated is None and self.identity != "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A primary key or unique constraint, by the columns it covers, in order."""
+
+    name: str
+    columns: tuple[str, ...]
+    plain: bool = True
+    """False for one that is deferrable or treats nulls as equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A foreign key. Actions are words as in SQL: ``NO ACTION``, ``CASCADE``, …"""
+
+    name: str
+    columns: tuple[str, ...]
+    table: str
+    target: tuple[str, ...]
+    on_delete: str = "NO ACTION"
+    on_update: str = "NO ACTION"
+    plain: bool = True
+    """False for one that is deferrable, MATCH FULL or points outside schema public."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check constraint; ``expression`` as Postgres prints it, ``comment`` what is kept with it."""
+
+    name: str
+    expression: str
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index. ``columns`` holds None where it indexes an expression; ``opclasses`` the class of
+    each column, None for the type's default. ``constraint`` names the constraint that it backs;
+    ``plain`` is False for a partial, covering, descending or collated index."""
+
+    name: str
+    columns: tuple[str | None, ...]
+    opclasses: tuple[str | None, ...]
+    method: str
+    unique: bool
+    definition: str
+    constraint: str | None = None
+    valid: bool = True
+    plain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A row-level security policy. ``command`` is ALL, SELECT, INSERT, UPDATE or DELETE;
+    ``roles`` is empty for everyone."""
+
+    name: str
+    command: str
+    permissive: bool
+    roles: tuple[str, ...]
+    using: str | None
+    check: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of schema public, its columns in order.
+
+    ``estimated_rows`` is None before the first ANALYZE. ``foreign_keys`` are those of this
+    table; ``Snapshot.referencing`` finds those that point to it.
+    """
+
+    name: str
+    columns: Mapping[str, Column]
+    primary: Key | None = None
+    uniques: tuple[Key, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    checks: tuple[Check, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    rls_enabled: bool = False
+    rls_forced: bool = False
+    policies: tuple[Policy, ...] = ()
+    estimated_rows: int | None = None
+    oid: int = 0
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The primary key's columns; empty when there is none."""
+        return self.primary.columns if self.primary else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All tables of one app at one moment, by name. Tables of the platform (``_…``) and of
+    extensions are left out, so nothing built on a snapshot can reach them."""
+
+    tables: Mapping[str, Table]
+
+    def referencing(self, table: str) -> list[tuple[Table, ForeignKey]]:
+        """The foreign keys, with the tables that hold them, that point to this table."""
+        return [(t, fk) for t in self.tables.values() for fk in t.foreign_keys if fk.table == table]
+
+
+# One statement is one moment and one round trip. The attribute numbers of keys are turned into
+# names in order; what a record cannot say (deferrable, partial, …) clears its flag "plain", so that
+# no one takes it for the simple form.
+_CATALOG = """
+with t as (
+    select c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.reltuples
+    from pg_class c
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and c.relname not like '\\_%'
+      and not exists (
+          select from pg_depend d
+          where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+), cols as (
+    select a.attrelid as oid, json_agg(json_build_object(
+        'name', a.attname,
+        'type', format_type(a.atttypid, a.atttypmod),
+        'type_oid', a.atttypid::int8,
+        'base_oid', b.oid::int8,
+        'category', b.typcategory,
+        'element_oid', case when b.typcategory = 'A' then b.typelem::int8 else 0 end,
+        'nullable', not a.attnotnull,
+        'default', case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end,
+        'generated', case when a.attgenerated <> '' then pg_get_expr(d.adbin, d.adrelid) end,
+        'identity', a.attidentity,
+        'serial', coalesce(s.owned, false)
+    ) order by a.attnum) as list
+    from t
+    join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+    join pg_type y on y.oid = a.atttypid
+    join pg_type b on b.oid = coalesce(nullif(y.typbasetype, 0), y.oid)
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    left join lateral (
+        select true as owned
+        from pg_depend o
+        join pg_class q on q.oid = o.objid and q.relkind = 'S'
+        join pg_depend u on u.classid = 'pg_attrdef'::regclass and u.objid = d.oid and u.refobjid = q.oid
+        where o.classid = 'pg_class'::regclass and o.refclassid = 'pg_class'::regclass
+          and o.refobjid = a.attrelid and o.refobjsubid = a.attnum and o.deptype = 'a'
+        limit 1) s on a.attidentity = ''
+    group by a.attrelid
+), cons as (
+    select n.conrelid as oid,
+        json_agg(json_build_object(
+            'name', n.conname, 'kind', n.contype, 'columns', own.names,
+            'plain', not n.condeferrable and not coalesce(x.indnullsnotdistinct, false)
+        ) order by n.conname) filter (where n.contype in ('p', 'u')) as keys,
+        json_agg(json_build_object(
+            'name', n.conname, 'columns', own.names, 'table', f.relname, 'target', far.names,
+            'on_delete', n.confdeltype, 'on_update', n.confupdtype,
+            'plain', not n.condeferrable and n.confmatchtype = 's' and n.confdelsetcols is null
+                and f.relnamespace = 'public'::regnamespace
+        ) order by n.conname) filter (where n.contype = 'f') as foreign_keys,
+        json_agg(json_build_object(
+            'name', n.conname, 'expression', pg_get_expr(n.conbin, n.conrelid),
+            'comment', obj_description(n.oid, 'pg_constraint')
+        ) order by n.conname) filter (where n.contype = 'c') as checks
+    from t
+    join pg_constraint n on n.conrelid = t.oid and n.contype in ('p', 'u', 'f', 'c')
+    left join pg_index x on x.indexrelid = n.conindid and n.contype in ('p', 'u')
+    left join pg_class f on f.oid = n.confrelid
+    left join lateral (
+        select json_agg(a.attname order by k.place) as names
+        from unnest(n.conkey) with ordinality k(number, place)
+        join pg_attribute a on a.attrelid = n.conrelid and a.attnum = k.number) own on true
+    left join lateral (
+        select json_agg(a.attname order by k.place) as names
+        from unnest(n.confkey) with ordinality k(number, place)
+        join pg_attribute a on a.attrelid = n.confrelid and a.attnum = k.number) far on true
+    group by n.conrelid
+), idx as (
+    select x.indrelid as oid, json_agg(json_build_object(
+        'name', i.relname, 'columns', k.names, 'opclasses', k.opclasses, 'method', m.amname,
+        'unique', x.indisunique, 'definition', pg_get_indexdef(i.oid), 'valid', x.indisvalid,
+        'constraint', n.conname,
+        'plain', x.indpred is null and x.indexprs is null and x.indnatts = x.indnkeyatts
+            and not x.indnullsnotdistinct and k.plain and i.reloptions is null
+    ) order by i.relname) as list
+    from t
+    join pg_index x on x.indrelid = t.oid
+    join pg_class i on i.oid = x.indexrelid
+    join pg_am m on m.oid = i.relam
+    left join pg_constraint n on n.conindid = i.oid and n.conrelid = t.oid and n.contype in ('p', 'u', 'x')
+    join lateral (
+        select json_agg(a.attname order by p.place) as names,
+            json_agg(case when not o.opcdefault then o.opcname end order by p.place) as opclasses,
+            bool_and(x.indoption[p.place - 1] = 0
+                and coalesce(x.indcollation[p.place - 1] in (0, a.attcollation), true)) as plain
+        from unnest(x.indkey::int2[]) with ordinality p(number, place)
+        left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = p.number and p.number > 0
+        left join pg_opclass o on o.oid = x.indclass[p.place - 1]
+        where p.place <= x.indnkeyatts) k on true
+    group by x.indrelid
+), pol as (
+    select p.polrelid as oid, json_agg(json_build_object(
+        'name', p.polname, 'command', p.polcmd, 'permissive', p.polpermissive,
+        'roles', (select coalesce(json_agg(r.rolname order by r.rolname), '[]')
+                  from pg_roles r where r.oid = any (p.polroles)),
+        'using', pg_get_expr(p.polqual, p.polrelid),
+        'check', pg_get_expr(p.polwithcheck, p.polrelid)
+    ) order by p.polname) as list
+    from t
+    join pg_policy p on p.polrelid = t.oid
+    group by p.polrelid
+)
+select coalesce(json_agg(json_build_object(
+    'name', t.relname, 'oid', t.oid::int8,
+    'columns', coalesce(cols.list, '[]'),
+    'keys', coalesce(cons.keys, '[]'),
+    'foreign_keys', coalesce(cons.foreign_keys, '[]'),
+    'checks', coalesce(cons.checks, '[]'),
+    'indexes', coalesce(idx.list, '[]'),
+    'policies', coalesce(pol.list, '[]'),
+    'rls_enabled', t.relrowsecurity, 'rls_forced', t.relforcerowsecurity,
+    'estimated_rows', case when t.reltuples >= 0 then t.reltuples::int8 end
+) order by t.relname collate "C"), '[]')
+from t
+left join cols using (oid)
+left join cons using (oid)
+left join idx using (oid)
+left join pol using (oid)
+"""
+
+_ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+_COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
+_IDENTITY = {"a": "always", "d": "by default"}
+
+
+async def read_snapshot(conn: Connection[Any]) -> Snapshot:
+    """The tables as they are now, in one statement. Needs no privilege but to connect."""
+    rows: list[dict[str, Any]] = json.loads(await conn.fetchval(_CATALOG))
+    return Snapshot(MappingProxyType({row["name"]: _table(row) for row in rows}))
+
+
+def _table(row: dict[str, Any]) -> Table:
+    keys = [_key(k) for k in row["keys"]]
+    primary = next((k for k, r in zip(keys, row["keys"], strict=True) if r["kind"] == "p"), None)
+    return Table(
+        name=row["name"],
+        columns=MappingProxyType({c["name"]: _column(c) for c in row["columns"]}),
+        primary=primary,
+        uniques=tuple(k for k, r in zip(keys, row["keys"], strict=True) if r["kind"] == "u"),
+        foreign_keys=tuple(_foreign_key(f) for f in row["foreign_keys"]),
+        checks=tuple(Check(c["name"], c["expression"], c["comment"]) for c in row["checks"]),
+        indexes=tuple(_index(i) for i in row["indexes"]),
+        rls_enabled=row["rls_enabled"],
+        rls_forced=row["rls_forced"],
+        policies=tuple(_policy(p) for p in row["policies"]),
+        estimated_rows=row["estimated_rows"],
+        oid=row["oid"],
+    )
+
+
+def _column(row: dict[str, Any]) -> Column:
+    return Column(**row | {"identity": _IDENTITY.get(row["identity"], "")})
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return Key(row["name"], tuple(row["columns"]), row["plain"])
+
+
+def _foreign_key(row: dict[str, Any]) -> ForeignKey:
+    return ForeignKey(
+        name=row["name"],
+        columns=tuple(row["columns"]),
+        table=row["table"],
+        target=tuple(row["target"]),
+        on_delete=_ACTIONS[row["on_delete"]],
+        on_update=_ACTIONS[row["on_update"]],
+        plain=row["plain"],
+    )
+
+
+def _index(row: dict[str, Any]) -> Index:
+    return Index(**row | {"columns": tuple(row["columns"]), "opclasses": tuple(row["opclasses"])})
+
+
+def _policy(row: dict[str, Any]) -> Policy:
+    return Policy(**row | {"command": _COMMANDS[row["command"]], "roles": tuple(row["roles"])})
+
+
+class AppLike(Protocol):
+    """What the cache needs of an app."""
+
+    @property
+    def id(self) -> str: ...
+
+
+AppT = TypeVar("AppT", bound=AppLike)
+
+
+class Catalogs(Generic[AppT]):
+    """The snapshots of the apps in use, read on demand and kept until a change is announced."""
+
+    LIMIT = 1000
+    """Apps kept at once; the one read longest ago makes room."""
+
+    def __init__(self, read: Callable[[AppT], Awaitable[Snapshot]], announce: Callable[[str], Awaitable[None]]) -> None:
+        self._read = read
+        self._announce = announce
+        self._kept: dict[str, Snapshot] = {}
+        self._loading: dict[str, object] = {}
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+
+    async def get(self, app: AppT) -> Snapshot:
+        """The app's tables; callers at the same time share one read."""
+        kept = self._kept.get(app.id)
+        if kept is not None:
+            return kept
+        lock = self._locks.get(app.id)
+        if lock is None:
+            lock = self._locks[app.id] = Lock()
+        async with lock:
+            return self._kept.get(app.id) or await self._load(app)
+
+    async def _load(self, app: AppT) -> Snapshot:
+        # forget() takes the mark away, so a result that began before a change is not kept.
+        mark = self._loading[app.id] = object()
+        try:
+            snapshot = await self._read(app)
+            if self._loading.get(app.id) is mark:
+                self._kept[app.id] = snapshot
+                if len(self._kept) > self.LIMIT:
+                    del self._kept[next(iter(self._kept))]
+        finally:
+            if self._loading.get(app.id) is mark:
+                del self._loading[app.id]
+        return snapshot
+
+    async def changed(self, app: AppT) -> None:
+        """Forget the app's tables here and, by an announcement, in every replica. Call after commit."""
+        self.forget(app.id)
+        await self._announce(app.id)
+
+    def forget(self, app_id: str | None) -> None:
+        """Drop what is kept of one app, or of all (None: after the listening connection was lost)."""
+        if app_id is None:
+            self._kept.clear()
+            self._loading.clear()
+        else:
+            self._kept.pop(app_id, None)
+            self._loading.pop(app_id, None)
