@@ -15,10 +15,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = {"runtime": ["constraints.txt"], "dev": ["constraints.txt", "constraints-dev.txt"]}
-NO_PIP = """\
-This Python can make no environment with pip: {python}
-On Debian and Ubuntu: apt install python3-venv. Or name another one: make PYTHON=/path/to/python3
-"""
+ANOTHER = "Name another one: make PYTHON=/path/to/python3"
+NO_PIP = f"""\
+{sys.executable} cannot make an environment with pip in it.
+On Debian and Ubuntu: apt install python3-venv. {ANOTHER}"""
 
 
 def digest(level: str) -> str:
@@ -26,8 +26,8 @@ def digest(level: str) -> str:
     import tomllib  # Python 3.11
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    parts = [repr(project["build-system"]), repr(project["project"]), sys.version, str(ROOT)]
-    parts += [(ROOT / name).read_text("utf-8") for name in [*PINS[level], "scripts/bootstrap.py"]]
+    parts = [repr(project["build-system"]), repr(project["project"]["scripts"]), sys.version, str(ROOT)]
+    parts += [(ROOT / name).read_text("utf-8") for name in PINS[level]]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -38,16 +38,17 @@ def pip_for(venv: Path) -> "list[str]":
         return [python, "-m", "pip"]
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip", "--python", python]
-    sys.exit(NO_PIP.format(python=sys.executable))
+    sys.exit(NO_PIP)
 
 
 def install(venv: Path, level: str) -> None:
-    """Install the pins of level and, on a new environment, this checkout itself."""
-    pip = [*pip_for(venv), "--disable-pip-version-check", "--no-input", "--quiet", "install"]
+    """Install the pins of level and this checkout itself."""
+    pip = [*pip_for(venv), "--disable-pip-version-check", "--no-input", "--quiet"]
     pins = [flag for name in PINS[level] for flag in ("-r", str(ROOT / name))]
-    subprocess.run([*pip, "--require-hashes", *pins], check=True)
+    subprocess.run([*pip, "install", "--require-hashes", *pins], check=True)
     # Hashes cannot be asked of a folder, so the checkout comes after, and may bring nothing along.
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], check=True)
+    subprocess.run([*pip, "check"], check=True, stdout=sys.stderr)
 
 
 def is_current(venv: Path, level: str) -> bool:
@@ -66,7 +67,7 @@ def ensure(venv: Path, level: str) -> None:
         print("Making", venv, "with Python", sys.version.split()[0], flush=True)
         flags = [] if importlib.util.find_spec("ensurepip") else ["--without-pip"]
         subprocess.run([sys.executable, "-m", "venv", "--clear", *flags, str(venv)], check=True)
-    print("Installing the pinned packages ({}) …".format(level), flush=True)
+    print(f"Installing the pinned packages ({level}) …", flush=True)
     install(venv, level)
     (venv / ".runtime").write_text(digest("runtime"), "utf-8")
     stamp.write_text(digest(level), "utf-8")
@@ -74,12 +75,9 @@ def ensure(venv: Path, level: str) -> None:
 
 def main() -> None:
     """Check the Python, then the arguments, then do it."""
-    if sys.version_info < (3, 11):
-        sys.exit(
-            "Brolly needs Python 3.11 or newer; {} is {}.\nName another one: make PYTHON=/path/to/python3".format(
-                sys.executable, sys.version.split()[0]
-            )
-        )
+    if sys.version_info < (3, 11):  # noqa: UP036 - make may find an older one first
+        version = sys.version.split()[0]
+        sys.exit(f"Brolly needs Python 3.11 or newer; {sys.executable} is {version}.\n{ANOTHER}")
     if len(sys.argv) != 3 or sys.argv[2] not in PINS:
         sys.exit("usage: bootstrap.py VENV runtime|dev")
     lock = os.open(ROOT, os.O_RDONLY)
@@ -87,7 +85,7 @@ def main() -> None:
     try:
         ensure(Path(sys.argv[1]), sys.argv[2])
     except subprocess.CalledProcessError as error:
-        sys.exit("Failed: {}".format(" ".join(map(str, error.cmd))))
+        sys.exit(f"Failed: {' '.join(map(str, error.cmd))}")
 
 
 if __name__ == "__main__":
