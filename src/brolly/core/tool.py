@@ -74,8 +74,17 @@ class Host(Protocol):
 
 
 Run = Callable[[Any, Caller, Any], Awaitable[Any]]
-Confirm = Callable[[str], Awaitable[None]]
-"""Asks the person the question; returns when they agreed, raises otherwise."""
+Confirm = Callable[[str, bool], Awaitable[None]]
+"""Asks the person the question; ``True`` says that the call carried ``confirm: true``.
+Returns when they agreed, raises ``AppError`` or ``Pending`` otherwise."""
+
+
+class Pending(Exception):
+    """The call stops to ask the person; nothing was done. ``request`` is what the entrance sends them."""
+
+    def __init__(self, request: Any) -> None:
+        super().__init__("waiting for an answer")
+        self.request = request
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +217,17 @@ class Tool:
         given = args.pop("confirm", False) if self._confirms(label) else False
 
         async def ask(question: str) -> None:
-            if given is not True:
-                await confirm(question)
+            await confirm(question, given is True)
 
         return await self.run(host, caller, label, args, ask)
 
     async def run(
-        self, host: Host, caller: Caller, label: str, arguments: Mapping[str, Any], ask: Confirm | None = None
+        self,
+        host: Host,
+        caller: Caller,
+        label: str,
+        arguments: Mapping[str, Any],
+        ask: Callable[[str], Awaitable[None]] | None = None,
     ) -> Any:
         """Run one action: scope, read-only mode, validation, confirmation (if ``ask``), effect, audit.
 
@@ -223,6 +236,7 @@ class Tool:
         action = self.actions[label]
         started = time.perf_counter()
         error: AppError | None = None
+        asked = False
         app_id, target = "_platform", None
         try:
             self._permit(host, caller, label, action)
@@ -237,6 +251,9 @@ class Tool:
             if app_id == "_platform" and isinstance(result, Mapping):
                 app_id = str(result.get("app_id", app_id))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             return result
+        except Pending:
+            asked = True
+            raise
         except AppError as e:
             error = e
             raise
@@ -244,7 +261,8 @@ class Tool:
             error = AppError("INTERNAL_ERROR", "internal error")
             raise
         finally:
-            await host.record(self._event(label, action, caller, app_id, target, started, error))
+            if not asked:
+                await host.record(self._event(label, action, caller, app_id, target, started, error))
 
     def parse(self, label: str, arguments: Mapping[str, Any]) -> Params:
         """The arguments as the action's parameters model; raises one error that names all that is wrong."""

@@ -28,8 +28,10 @@ create function public.uuid_generate_v4() returns uuid
     language sql volatile parallel safe
     return gen_random_uuid();
 
-create schema brolly authorization brolly_owner;
+-- The platform's own tables. The owner role may record what it did, and change nothing else.
 revoke all on schema brolly from public;
+grant usage on schema brolly to brolly_owner;
+grant select on brolly.applied_migrations to brolly_owner;
 
 -- Changes that the app's owner made, each with the way back.
 create table brolly.migrations (
@@ -41,4 +43,4 @@ create table brolly.migrations (
     checksum    text not null,
     applied_at  timestamptz not null default now()
 );
-alter table brolly.migrations owner to brolly_owner;
+grant select, insert on brolly.migrations to brolly_owner;

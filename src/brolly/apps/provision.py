@@ -1,0 +1,177 @@
+"""Making and removing an app's database so that a kill at any moment leaves a whole app or nothing.
+
+The row is the promise: written first as ``provisioning``, last set to ``ready``. Whoever works
+on an app holds an advisory lock of the control database; a row without a holder belongs to a
+process that died, and the sweep finishes or undoes its work.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any
+
+import anyio
+import asyncpg
+
+from brolly.core.tokens import new_app_id
+from brolly.deps import Deps
+from brolly.pg.pool import Connection
+from brolly.registry import App
+
+log = logging.getLogger("brolly.apps")
+
+_LOCK = "select pg_advisory_lock(hashtextextended($1, 0))"
+_TRY_LOCK = "select pg_try_advisory_lock(hashtextextended($1, 0))"
+_UNLOCK = "select pg_advisory_unlock(hashtextextended($1, 0))"
+_WORDS = ("app", "hub", "lab", "now", "base", "works", "space", "house")
+WAIT_SECONDS = 30
+
+
+async def create(deps: Deps, account_id: str, name: str, region: str) -> tuple[str, bool]:
+    """The id of the account's app of that name, and whether it was made now."""
+    with anyio.fail_after(WAIT_SECONDS):
+        while True:
+            app_id = new_app_id()
+            # Once begun it is finished, even when the client has gone: half an app helps nobody.
+            with anyio.CancelScope(shield=True):
+                if await _create(deps, app_id, account_id, name, region):
+                    return app_id, True
+            row = await deps.control.fetchrow(
+                "select id, status from brolly.apps where account_id = $1 and name = $2", account_id, name
+            )
+            if row is not None and row["status"] == "ready":
+                return row["id"], False
+            # Another call is making it: the name decides who wins, so wait for the outcome.
+            await anyio.sleep(0.05)
+
+
+async def _create(deps: Deps, app_id: str, account_id: str, name: str, region: str) -> bool:
+    async with deps.control.acquire() as connection:
+        await connection.execute(_LOCK, app_id)
+        try:
+            if not await _promise(deps, connection, app_id, account_id, name, region):
+                return False
+            try:
+                await deps.databases.create_database(connection, app_id)
+                for part in deps.slices:
+                    if part.app_created is not None:
+                        await part.app_created(deps, await deps.registry.find(app_id))
+                await connection.execute(
+                    "update brolly.apps set status = 'ready', app_version = $2, updated_at = now() where id = $1",
+                    app_id,
+                    deps.databases.app_version,
+                )
+            except Exception:
+                await _remove(deps, connection, app_id)
+                raise
+            await deps.registry.changed(app_id)
+            return True
+        finally:
+            if not connection.is_closed():
+                await connection.execute(_UNLOCK, app_id)
+
+
+async def _promise(
+    deps: Deps, connection: Connection, app_id: str, account_id: str, name: str, region: str
+) -> bool:
+    """The row and the logins in one transaction; False when the account has an app of that name."""
+    for _ in range(5):
+        subdomain = await _free_subdomain(connection, name)
+        try:
+            async with connection.transaction():
+                made = await connection.fetchval(
+                    "insert into brolly.apps (id, account_id, name, subdomain, db_name, region, status) "
+                    "values ($1, $2, $3, $4, $1, $5, 'provisioning') "
+                    "on conflict (account_id, name) do nothing returning id",
+                    app_id,
+                    account_id,
+                    name,
+                    subdomain,
+                    region,
+                )
+                if made is None:
+                    return False
+                await deps.databases.create_logins(connection, app_id)
+                return True
+        except asyncpg.UniqueViolationError:
+            continue  # the subdomain went to another app in between
+    raise RuntimeError("no free subdomain found")
+
+
+async def _free_subdomain(connection: Connection, name: str) -> str:
+    base = name.replace("_", "-").strip("-")[:48] or "app"
+    tries = [base, *(f"{base}-{word}" for word in _WORDS), f"{base}-{secrets.randbelow(10**8)}"]
+    taken = await connection.fetch("select subdomain from brolly.apps where subdomain = any($1)", tries)
+    used = {row["subdomain"] for row in taken}
+    return next(t for t in tries if t not in used)
+
+
+async def delete(deps: Deps, app: App) -> None:
+    """Remove the app for good: no new work reaches it, then database, hooks, row."""
+    with anyio.CancelScope(shield=True):
+        async with deps.control.acquire() as connection:
+            await connection.execute(_LOCK, app.id)
+            try:
+                # The name and the subdomain are free again at once.
+                await connection.execute(
+                    "update brolly.apps set status = 'deleting', name = name || '~' || id, "
+                    "subdomain = subdomain || '~' || id, updated_at = now() where id = $1 and status = 'ready'",
+                    app.id,
+                )
+                await deps.registry.changed(app.id)
+                await _remove(deps, connection, app.id)
+            finally:
+                if not connection.is_closed():
+                    await connection.execute(_UNLOCK, app.id)
+
+
+async def _remove(deps: Deps, connection: Connection, app_id: str) -> None:
+    app = await deps.registry.find(app_id)
+    await deps.pools.forget(app_id)
+    deps.catalog.forget(app_id)
+    await deps.databases.drop_database(connection, app_id)
+    for part in deps.slices:
+        if part.app_deleted is not None:
+            await part.app_deleted(deps, app)
+    await connection.execute("delete from brolly.apps where id = $1", app_id)
+    await deps.registry.changed(app_id)
+
+
+async def sweep(deps: Deps) -> list[str]:
+    """Undo or finish what died half-way; the ids of the apps cleared away."""
+    cleared: list[str] = []
+    rows: list[Any] = await deps.control.fetch("select id, status from brolly.apps where status <> 'ready'")
+    for row in rows:
+        app_id = str(row["id"])
+        async with deps.control.acquire() as connection:
+            if not await connection.fetchval(_TRY_LOCK, app_id):
+                continue  # somebody is at work on it
+            try:
+                # Only now is the status certain: the worker may have finished before the lock was free.
+                left = await connection.fetchval(
+                    "select 1 from brolly.apps where id = $1 and status <> 'ready'", app_id
+                )
+                if left:
+                    await _remove(deps, connection, app_id)
+                    cleared.append(app_id)
+                    log.warning("cleared away app %s, left %s by a process that died", app_id, row["status"])
+            finally:
+                await connection.execute(_UNLOCK, app_id)
+    return cleared
+
+
+async def migrate_all(deps: Deps) -> dict[str, list[str]]:
+    """Bring every app's database up to date; what was applied, by app id."""
+    rows = await deps.control.fetch(
+        "select id from brolly.apps where status = 'ready' and app_version < $1 order by created_at",
+        deps.databases.app_version,
+    )
+    applied: dict[str, list[str]] = {}
+    for row in rows:
+        app_id = str(row["id"])
+        applied[app_id] = await deps.databases.migrate_database(app_id)
+        await deps.control.execute(
+            "update brolly.apps set app_version = $2 where id = $1", app_id, deps.databases.app_version
+        )
+    return applied

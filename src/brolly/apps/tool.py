@@ -1,0 +1,46 @@
+"""init_app and manage_app."""
+
+from brolly.apps import service
+from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
+
+INIT_APP = Tool(
+    "init_app",
+    "Create app",
+    "Create an app: Postgres database, API address, subdomain. A name that exists returns that app.",
+    {"": Action(service.init_app, service.InitApp, event="app.create", verb="create")},
+    resource="app",
+)
+
+MANAGE_APP = Tool(
+    "manage_app",
+    "Manage apps",
+    "Life cycle and settings of apps. All but list need app_id.",
+    {
+        "list": Action(service.list_apps, service.ListApps, effect=READ),
+        "get_config": Action(service.get_config, AppParams, effect=READ),
+        "pause": Action(service.pause_app, service.Pause, event="app.config.paused"),
+        "update_access_mode": Action(
+            service.update_access_mode, service.AccessMode, event="app.config.access_mode"
+        ),
+        "update_cors": Action(service.update_cors, service.Cors, "replaces the list", event="app.config.cors"),
+        "secure": Action(
+            service.secure_app,
+            service.Secure,
+            "[{table_name, user_column, public_read_column?}]",
+            event="app.secure",
+        ),
+        "delete": Action(
+            service.delete_app, AppParams, effect=DESTROY, loses=service.what_delete_loses, event="app.delete"
+        ),
+    },
+    resource="app",
+)
+
+APP_STATUS = Tool(
+    "app_status",
+    "App status",
+    "Whether an app is ready.",
+    {"": Action(service.get_status, AppParams, effect=READ, event="app.status")},
+    resource="app",
+)
+"""Not an MCP tool: the table behind ``GET /apps/{id}/status``."""

@@ -1,0 +1,135 @@
+"""Writing and reading the audit log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, Field
+
+from brolly.core.caller import Caller
+from brolly.core.errors import AppError
+from brolly.core.tool import AppParams, AuditEvent
+from brolly.deps import Deps
+
+log = logging.getLogger("brolly.audit")
+
+PLATFORM = "_platform"
+_ACTORS = {"service": "api_key", "user": "app_user", "anonymous": "anonymous"}
+_ERROR_LIMIT = 500
+
+_INSERT = (
+    # A read is not worth waiting for the disk; what changes something is on it before the answer goes out.
+    "with mode as (select set_config('synchronous_commit', $1, true)) "
+    "insert into brolly.audit_log (account_id, app_id, category, event_type, action, resource_type, resource_id, "
+    "actor_type, actor_id, event_data, ip_address, user_agent, success, error_message, correlation_id) "
+    "select $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $14, $15, $16 from mode"
+)
+
+
+class QueryLogs(AppParams):
+    """Parameters of query_audit_logs. ``from`` is inclusive, ``to`` exclusive."""
+
+    category: Literal["auth", "admin", "function"] | None = None
+    event_type: str | None = None
+    action: str | None = None
+    resource_type: str | None = None
+    resource_id: str | None = None
+    actor_id: str | None = None
+    user_id: str | None = None
+    from_time: AwareDatetime | None = Field(None, alias="from")
+    to_time: AwareDatetime | None = Field(None, alias="to")
+    limit: int = Field(100, ge=1, le=500)
+    offset: int = Field(0, ge=0)
+
+
+async def record(deps: Deps, event: AuditEvent) -> None:
+    """Write one row. A log that cannot be written does not undo what was done; it is logged instead."""
+    caller = event.caller
+    try:
+        await deps.control.execute(
+            _INSERT,
+            "on" if event.durable else "off",
+            event.account_id,
+            event.app_id,
+            event.category,
+            event.event_type,
+            event.action,
+            event.resource_type,
+            event.resource_id,
+            _ACTORS[caller.kind],
+            caller.user_id or caller.key_id,
+            json.dumps(dict(event.event_data)),
+            caller.ip,
+            caller.user_agent,
+            event.success,
+            (event.error_message or "")[:_ERROR_LIMIT] or None,
+            caller.request_id or None,
+        )
+    except AppError as error:
+        log.error("audit row lost: %s %s: %s", event.event_type, event.app_id, error.message)
+
+
+async def query_logs(deps: Deps, caller: Caller, params: QueryLogs) -> dict[str, Any]:
+    """Rows of one app (or of ``_platform``: keys and apps of the account), newest first."""
+    account = caller.account_id if params.app_id == PLATFORM else await _account_of(deps, caller, params.app_id)
+    if params.app_id == PLATFORM:
+        caller.require_account()
+    if params.actor_id and params.user_id and params.actor_id != params.user_id:
+        raise AppError("VALIDATION_INVALID_SCHEMA", "actor_id and user_id are the same filter; send one of them.")
+    where, args = _conditions(account, params)
+    total = await deps.control.fetchval(f"select count(*) from brolly.audit_log where {where}", *args)  # noqa: S608
+    rows = await deps.control.fetch(
+        "select id, app_id, category, event_type, action, resource_type, resource_id, actor_type, actor_id, "  # noqa: S608
+        "event_data::text, ip_address, user_agent, success, error_message, correlation_id, created_at "
+        f"from brolly.audit_log where {where} order by created_at desc, id desc "
+        f"limit ${len(args) + 1} offset ${len(args) + 2}",
+        *args,
+        params.limit,
+        params.offset,
+    )
+    after = params.offset + len(rows)
+    return {
+        "logs": [_shown(row) for row in rows],
+        "total": total,
+        "limit": params.limit,
+        "offset": params.offset,
+        "nextOffset": after if after < total else None,
+        "untrusted": True,
+    }
+
+
+async def _account_of(deps: Deps, caller: Caller, app_id: str) -> str:
+    return (await deps.registry.get(caller, app_id)).account_id
+
+
+def _conditions(account: str | None, params: QueryLogs) -> tuple[str, list[Any]]:
+    args: list[Any] = [account, params.app_id]
+    parts = ["account_id = $1", "app_id = $2"]
+    filters = {
+        "category =": params.category,
+        "event_type =": params.event_type,
+        "action =": params.action,
+        "resource_type =": params.resource_type,
+        "resource_id =": params.resource_id,
+        "actor_id =": params.actor_id or params.user_id,
+        "created_at >=": params.from_time,
+        "created_at <": params.to_time,
+    }
+    for left, value in filters.items():
+        if value is not None:
+            args.append(value)
+            parts.append(f"{left} ${len(args)}")
+    return " and ".join(parts), args
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    created: datetime = row["created_at"]
+    return {
+        **dict(row),
+        "id": str(row["id"]),
+        "event_data": json.loads(row["event_data"]),
+        "created_at": created.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }

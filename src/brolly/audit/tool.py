@@ -1,0 +1,12 @@
+"""query_audit_logs."""
+
+from brolly.audit import service
+from brolly.core.tool import READ, Action, Tool
+
+QUERY_AUDIT_LOGS = Tool(
+    "query_audit_logs",
+    "Query audit log",
+    "What was done in an app, newest first. app_id _platform: keys.",
+    {"": Action(service.query_logs, service.QueryLogs, effect=READ, event="audit.query")},
+    resource="audit_log",
+)

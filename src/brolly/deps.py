@@ -1,0 +1,37 @@
+"""What is open: the first argument of every service function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from brolly.core.settings import Settings
+from brolly.core.slice import Slice
+from brolly.core.tool import AuditEvent, Tool
+from brolly.pg.catalog import Catalogs
+from brolly.pg.databases import Databases
+from brolly.pg.listen import Listener
+from brolly.pg.pool import AppPools, Database
+from brolly.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """Everything that is open in this process. ``secret`` is the installation secret."""
+
+    settings: Settings
+    secret: str = field(repr=False)
+    control: Database
+    databases: Databases
+    listener: Listener
+    registry: Registry
+    pools: AppPools
+    catalog: Catalogs
+    slices: tuple[Slice, ...]
+    tools: Mapping[str, Tool]
+    capabilities: Mapping[str, Callable[..., Any]]
+
+    async def record(self, event: AuditEvent) -> None:
+        """Write an audit row (the audit slice's capability)."""
+        await self.capabilities["record"](self, event)

@@ -1,0 +1,22 @@
+"""HTTP routes of service keys."""
+
+from starlette.routing import Route
+
+from brolly.endpoint import Arguments, endpoint
+from brolly.keys.tool import MANAGE_API_KEYS, MANAGE_AUTH_CONFIG
+
+
+def _list(arguments: Arguments) -> tuple[str, Arguments]:
+    # Clients ask for their own keys by ?scope=; every kind of key is in the one list here.
+    return "list", {k: v for k, v in arguments.items() if k != "scope"}
+
+
+routes = [
+    Route(
+        "/api-keys",
+        endpoint(MANAGE_AUTH_CONFIG, "generate_service_key", status=201, rename={"target_app_id": "app_id"}),
+        methods=["POST"],
+    ),
+    Route("/api-keys", endpoint(MANAGE_API_KEYS, prepare=_list), methods=["GET"]),
+    Route("/api-keys/{key_id}", endpoint(MANAGE_API_KEYS, "revoke"), methods=["DELETE"]),
+]

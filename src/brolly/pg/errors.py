@@ -1,0 +1,80 @@
+"""Postgres errors become ours here and nowhere else, by SQLSTATE. SQL text never leaves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+
+from brolly.core.errors import AppError
+
+RETRY_AFTER = 2
+_COLUMN_IN_DETAIL = re.compile(r"Key \((.+?)\)=")
+
+_BY_STATE = {
+    "23505": "VALIDATION_UNIQUE_CONSTRAINT_VIOLATION",
+    "23503": "VALIDATION_FOREIGN_KEY_VIOLATION",
+    "23514": "VALIDATION_CHECK_CONSTRAINT_VIOLATION",
+    "23502": "VALIDATION_NOT_NULL_VIOLATION",
+    "23P01": "VALIDATION_UNIQUE_CONSTRAINT_VIOLATION",
+    "42501": "AUTH_RLS_POLICY_VIOLATION",
+    "57014": "DATABASE_TIMEOUT",
+    "55P03": "DATABASE_TIMEOUT",
+    "40001": "RESOURCE_CONFLICT",
+    "40P01": "RESOURCE_CONFLICT",
+    "42P01": "VALIDATION_TABLE_NOT_FOUND",
+    "42703": "VALIDATION_COLUMN_NOT_FOUND",
+}
+
+
+def unavailable() -> AppError:
+    """The error for a database that does not answer just now."""
+    return AppError("EXTERNAL_DB_ERROR", "The database does not answer at the moment.", retry_after=RETRY_AFTER)
+
+
+def _details(error: asyncpg.PostgresError) -> dict[str, Any]:
+    facts: dict[str, Any] = {"pg_code": error.sqlstate}
+    for ours, theirs in (("table", "table_name"), ("column", "column_name"), ("constraint_details", "constraint_name")):
+        value = getattr(error, theirs, None)
+        if value:
+            facts[ours] = value
+    if "column" not in facts and (match := _COLUMN_IN_DETAIL.search(str(getattr(error, "detail", "") or ""))):
+        facts["column"] = match.group(1)
+    return facts
+
+
+def translate(error: BaseException) -> AppError | None:
+    """The ``AppError`` for a database or connection error; None when it is not one of those."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _from_state(error, error.sqlstate or "")
+    if isinstance(error, (asyncpg.InterfaceError, ConnectionError, FileNotFoundError, TimeoutError)):
+        return unavailable()
+    return None
+
+
+def _from_state(error: asyncpg.PostgresError, state: str) -> AppError | None:
+    # 57014 is one statement ended by its time limit; the rest of 57 is a server going down or coming up.
+    if state[:2] in ("08", "53", "58") or (state[:2] == "57" and state != "57014") or state in ("3D000", "28000", "28P01"):
+        return unavailable()
+    if state == "42501" and "current_user_id" in str(error):
+        return AppError("AUTH_RLS_REQUIRES_USER_JWT", "This needs a signed-in user.")
+    if code := _BY_STATE.get(state):
+        return AppError(code, str(error.args[0] if error.args else error), details=_details(error))
+    if state[:2] == "22":
+        return AppError("VALIDATION_INVALID_INPUT", str(error.args[0]), details=_details(error))
+    return None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the block's database errors mean; whatever is not translated passes unchanged."""
+    try:
+        yield
+    except Exception as error:
+        ours = translate(error)
+        if ours is None:
+            raise
+        raise ours from error

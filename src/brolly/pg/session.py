@@ -1,0 +1,34 @@
+"""The one door to an app's data: nothing else takes on a caller's role.
+
+The role is set with ``set_config(…, true)``, local to the transaction: resetting a
+pooled connection does not undo ``SET ROLE``, so a session-wide role would reach the
+next borrower. It is also the form that takes the role as a bound value.
+
+The door is for statements that we build. A free statement could undo the role; it
+must run on a login that is the narrow role.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from brolly.core.caller import Caller
+from brolly.pg.pool import Connection, Database
+
+_TAKE_ROLE = (
+    "select set_config('role', $1, true), set_config('app.role', $1, true), "
+    "set_config('request.jwt.claim.sub', $2, true), set_config('request.jwt.claims', $3, true)"
+)
+
+
+@asynccontextmanager
+async def as_caller(pool: Database, caller: Caller, *, read_only: bool = False) -> AsyncIterator[Connection]:
+    """A connection in a transaction with the caller's role and claims; commits when the block ends well.
+
+    ``read_only`` is a second fence: Postgres then refuses writes whatever the role may do.
+    """
+    async with pool.acquire() as connection, connection.transaction(readonly=read_only):
+        await connection.execute(_TAKE_ROLE, caller.role, caller.user_id or "", json.dumps(dict(caller.claims)))
+        yield connection

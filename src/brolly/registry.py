@@ -1,0 +1,115 @@
+"""Which apps exist and who may manage them. The only way to an ``App``, and so to its pools."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from brolly.core.caller import Caller
+from brolly.core.errors import AppError
+from brolly.pg.listen import Listener
+from brolly.pg.pool import Database
+
+CHANNEL = "brolly_apps"
+
+COLUMNS = (
+    "id, account_id::text, name, subdomain, db_name, region, status, access_mode, allowed_origins, "
+    "storage_config::text, jwt_config::text, auth_hook_function, visibility, listed, "
+    "paused_at, paused_reason, created_at, updated_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One app's row in the control database."""
+
+    id: str
+    account_id: str
+    name: str
+    subdomain: str
+    db_name: str
+    region: str
+    status: Literal["provisioning", "ready", "deleting"]
+    access_mode: Literal["public", "authenticated"]
+    allowed_origins: tuple[str, ...]
+    storage_config: dict[str, Any]
+    jwt_config: dict[str, Any]
+    auth_hook_function: str | None
+    visibility: str
+    listed: bool
+    paused_at: datetime | None
+    paused_reason: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+def app_of(row: Any) -> App:
+    """The record of a row selected with this module's columns."""
+    values = dict(row)
+    values["allowed_origins"] = tuple(values["allowed_origins"])
+    for name in ("storage_config", "jwt_config"):
+        values[name] = json.loads(values[name])
+    return App(**values)
+
+
+def not_found(app_id: str) -> AppError:
+    """The answer for an app that does not exist, and for somebody else's."""
+    return AppError("RESOURCE_NOT_FOUND", f"There is no app {app_id!r} for this key.")
+
+
+class Registry:
+    """Looks apps up for callers, from memory while the listener is healthy."""
+
+    def __init__(self, control: Database, listener: Listener) -> None:
+        self._control = control
+        self._listener = listener
+        self._known: dict[str, App] = {}
+        listener.on(CHANNEL, self._forget)
+
+    def _forget(self, app_id: str) -> None:
+        if app_id:
+            self._known.pop(app_id, None)
+        else:
+            self._known.clear()
+
+    async def changed(self, app_id: str) -> None:
+        """Tell every replica to read this app again."""
+        self._forget(app_id)
+        await self._control.execute("select pg_notify($1, $2)", CHANNEL, app_id)
+
+    async def find(self, app_id: str) -> App | None:
+        """The app, whoever asks; None when there is none. For the platform itself, not for callers."""
+        if self._listener.healthy and (known := self._known.get(app_id)):
+            return known
+        row = await self._control.fetchrow(f"select {COLUMNS} from brolly.apps where id = $1", app_id)  # noqa: S608
+        if row is None:
+            return None
+        app = app_of(row)
+        if self._listener.healthy:
+            self._known[app_id] = app
+        return app
+
+    async def get(self, caller: Caller, app_id: str) -> App:
+        """The app, for management. Raises ``RESOURCE_NOT_FOUND`` unless this caller may manage it."""
+        app = await self.find(app_id)
+        if app is None or not caller.may_see(app.id, app.account_id):
+            raise not_found(app_id)
+        if app.status == "deleting":
+            raise AppError("APP_DELETING", f"The app {app_id} is being deleted.")
+        if app.status == "provisioning":
+            raise AppError("APP_PROVISIONING", f"The app {app_id} is still being created.", retry_after=1)
+        return app
+
+    async def serving(self, caller: Caller, app_id: str) -> App:
+        """As ``get``, for data: also raises ``APP_PAUSED`` for a paused app."""
+        app = await self.get(caller, app_id)
+        if app.paused_at is not None:
+            raise AppError(
+                "APP_PAUSED",
+                f"The app {app_id} is paused" + (f": {app.paused_reason}" if app.paused_reason else "."),
+                details={"paused_reason": app.paused_reason},
+                retry_after=60,
+            )
+        return app

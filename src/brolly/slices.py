@@ -1,0 +1,10 @@
+"""The list of slices: what the product consists of, in the order in which tools are listed."""
+
+from __future__ import annotations
+
+from brolly.apps import SLICE as APPS
+from brolly.audit import SLICE as AUDIT
+from brolly.core.slice import Slice
+from brolly.keys import SLICE as KEYS
+
+SLICES: tuple[Slice, ...] = (APPS, KEYS, AUDIT)

@@ -1,0 +1,247 @@
+"""The HTTP entrance: request id, body limit, caller, CORS, errors; then the slices' routes and /mcp."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from brolly import __version__
+from brolly.core.errors import AppError, error_body
+from brolly.deps import Deps
+from brolly.identity import identify
+from brolly.mcp_server import McpEntrance
+
+log = logging.getLogger("brolly.http")
+
+_APP_PREFIXES = ("v1", "auth", "storage")
+_CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+_CORS_HEADERS = (
+    "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "
+    "X-Organization-Id, X-Butterbase-As-Role, X-Butterbase-As-User"
+)
+_CORS_EXPOSED = "Content-Range, Link, X-Next-Cursor, X-Request-Id, Retry-After"
+
+
+def error_response(deps: Deps, error: AppError, request_id: str = "") -> JSONResponse:
+    """The one error shape as a response."""
+    headers = {"X-Request-Id": request_id} if request_id else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="brolly"'
+    return JSONResponse(error_body(error, deps.settings.base_url), error.status, headers)
+
+
+class RequestScope:
+    """Outermost: gives the request an id and a log line, and turns what is unexpected into INTERNAL_ERROR."""
+
+    def __init__(self, app: ASGIApp, deps: Deps) -> None:
+        self.app, self.deps = app, deps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 0
+
+        async def tracked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).setdefault("X-Request-Id", request_id)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, tracked)
+        except Exception as error:
+            ours = error if isinstance(error, AppError) else internal_error(request_id)
+            if status:
+                raise
+            await error_response(self.deps, ours, request_id)(scope, receive, tracked)
+        finally:
+            took = (time.perf_counter() - started) * 1000
+            log.info("%s %s %s %.1fms %s", scope["method"], scope["path"], status, took, request_id)
+
+
+def internal_error(request_id: str) -> AppError:
+    """Log the exception being handled under an id; the answer carries the id alone."""
+    log.exception("unexpected error %s", request_id)
+    return AppError("INTERNAL_ERROR", f"Something went wrong here (error id {request_id}).", details={"id": request_id})
+
+
+class BodyLimit:
+    """Refuses bodies over the limit, whether announced or not. /mcp has the SDK's own limit."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/mcp"):
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        if not announced.isdigit() or int(announced) > self.limit:
+            raise self._too_large()
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.limit:
+                raise self._too_large()
+            return message
+
+        await self.app(scope, limited, send)
+
+    def _too_large(self) -> AppError:
+        return AppError("REQUEST_TOO_LARGE", f"The body is larger than {self.limit} bytes.")
+
+
+class Cors:
+    """Answers for an app's routes by that app's own list, for the others by the operator's.
+
+    A list that is read per request is right at once on every replica.
+    """
+
+    def __init__(self, app: ASGIApp, deps: Deps) -> None:
+        self.app, self.deps = app, deps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
+        if origin is None:
+            await self.app(scope, receive, send)
+            return
+        allowed = origin in await self._allowed(scope["path"])
+        asked = Headers(scope=scope).get("access-control-request-method")
+        if scope["method"] == "OPTIONS" and asked is not None:
+            await Response(status_code=204, headers=self._headers(origin) if allowed else {"Vary": "Origin"})(
+                scope, receive, send
+            )
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.add_vary_header("Origin")
+                if allowed:
+                    headers["Access-Control-Allow-Origin"] = origin
+                    headers["Access-Control-Allow-Credentials"] = "true"
+                    headers["Access-Control-Expose-Headers"] = _CORS_EXPOSED
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+    async def _allowed(self, path: str) -> tuple[str, ...]:
+        parts = path.split("/", 3)
+        if len(parts) > 2 and parts[1] in _APP_PREFIXES and parts[2].startswith("app_"):
+            app = await self.deps.registry.find(parts[2])
+            return app.allowed_origins if app else ()
+        return self.deps.settings.allowed_origins
+
+    def _headers(self, origin: str) -> dict[str, str]:
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
+            "Access-Control-Allow-Methods": _CORS_METHODS,
+            "Access-Control-Allow-Headers": _CORS_HEADERS,
+            "Access-Control-Max-Age": "600",
+            "Vary": "Origin",
+        }
+
+
+class Identity:
+    """Puts the ``Caller`` into the request's state. /mcp answers for itself, with its own metadata."""
+
+    def __init__(self, app: ASGIApp, deps: Deps) -> None:
+        self.app, self.deps = app, deps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(("/mcp", "/health", "/.well-known/")):
+            scope["state"]["caller"] = await caller_of_scope(self.deps, scope)
+        await self.app(scope, receive, send)
+
+
+async def caller_of_scope(deps: Deps, scope: Scope) -> Any:
+    """The caller of an ASGI request."""
+    headers = Headers(scope=scope)
+    client = scope.get("client")
+    return await identify(
+        deps,
+        headers.get("authorization"),
+        request_id=scope["state"].get("request_id", ""),
+        ip=client[0] if client else None,
+        user_agent=(headers.get("user-agent") or "")[:200] or None,
+    )
+
+
+async def _health(_request: Request) -> Response:
+    return JSONResponse({"status": "ok", "service": "brolly", "version": __version__})
+
+
+async def _ready(request: Request) -> Response:
+    deps: Deps = request.app.state.deps
+    await deps.control.fetchval("select 1")
+    return JSONResponse({"status": "ready", "service": "brolly", "checks": {"database": "ok"}})
+
+
+async def _app_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AppError)
+    return error_response(request.app.state.deps, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        what = f"Route {request.method}:{request.url.path} not found"
+        return JSONResponse({"message": what, "error": "Not Found", "statusCode": 404}, 404)
+    body = {"message": f"{request.method} is not allowed here", "error": error.detail, "statusCode": error.status_code}
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None) -> Starlette:
+    """The ASGI application over open ``Deps``. ``lifespan`` wraps the time for which it serves."""
+    mcp = McpEntrance(deps)
+
+    @asynccontextmanager
+    async def life(_app: Starlette) -> AsyncIterator[None]:
+        async with mcp.running():
+            if lifespan is None:
+                yield
+            else:
+                async with lifespan():
+                    yield
+
+    routes: list[BaseRoute] = [Route("/health", _health), Route("/health/ready", _ready)]
+    for part in deps.slices:
+        routes += part.routes
+    routes += [Mount("", app=mcp)]
+    web = Starlette(
+        routes=routes,
+        lifespan=life,
+        middleware=[
+            Middleware(RequestScope, deps=deps),
+            Middleware(Cors, deps=deps),
+            Middleware(BodyLimit, limit=deps.settings.body_limit),
+            Middleware(Identity, deps=deps),
+        ],
+        exception_handlers={AppError: _app_error, HTTPException: _http_error},
+    )
+    web.router.redirect_slashes = False
+    web.state.deps = deps
+    return web
