@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -96,8 +95,10 @@ def create_cluster(place: Place, password: str) -> None:
             f"{parent} has {free // 2**20} MB left; a database cluster needs {_ROOM_FOR_CLUSTER // 2**20} MB.",
             remediation="Free some space, or set BROLLY_HOME to a folder on another disk.",
         )
-    staging = parent / "postgres.new"
-    shutil.rmtree(staging, ignore_errors=True)
+    for left in parent.glob("postgres.new-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # A new name each time: an initdb whose parent was killed may still be writing to the old one.
+    staging = parent / f"postgres.new-{secrets.token_hex(4)}"
     staging.mkdir(mode=0o700)
     try:
         place.account.give(staging)
@@ -144,9 +145,7 @@ def _run_initdb(place: Place, data: Path, secret: Path) -> None:
         *("--set", "max_connections=200", "--set", "shared_buffers=64MB", "--set", "timezone=UTC"),
         *("--set", "log_timezone=UTC"),
     ]
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        command, check=False, capture_output=True, text=True, **place.account.process_args()
-    )
+    done = place.account.run(command)
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
         raise AppError("CONFIG_INVALID", f"The database cluster could not be made in {data.parent.parent}:\n{said}")
@@ -168,9 +167,6 @@ def find_postmaster(data: Path) -> psutil.Process | None:
         return process if _serves(process, data) else None
     except (psutil.NoSuchProcess, ValueError):
         return None
-    except psutil.AccessDenied:
-        # Better to wait for a stranger than to start a second server on the same files.
-        return psutil.Process(_recorded_pid(data))
 
 
 def _recorded_pid(data: Path) -> int:
@@ -183,7 +179,11 @@ def _recorded_pid(data: Path) -> int:
 
 def _serves(process: psutil.Process, data: Path) -> bool:
     """Whether this process is a Postgres on this folder, also when the folder was renamed since it started."""
-    command = process.cmdline()
+    try:
+        command = process.cmdline()
+    except psutil.AccessDenied:
+        # Better to wait for a stranger than to start a second server on the same files.
+        return True
     if not command or not os.path.basename(command[0]).startswith("postgres"):
         return False
     if str(data) in command:

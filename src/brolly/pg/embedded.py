@@ -100,13 +100,13 @@ class EmbeddedPostgres:
             pause, rounds = _WATCH_INTERVAL, rounds + 1
             if rounds % 240 == 0:
                 await self._bound_log()
-            if self._share is None or await self._is_alive(place):
+            if not self._is_member() or await self._is_alive(place):
                 continue
             _log.warning("the embedded Postgres is gone; starting it again")
             self._say("The embedded Postgres is gone; starting it again…")
             try:
                 async with _alone(self._gate):
-                    if self._share is not None:
+                    if self._is_member():
                         await self._run(place)
             except (AppError, OSError) as error:
                 _log.error("the embedded Postgres could not be started again: %s", error)
@@ -164,11 +164,14 @@ class EmbeddedPostgres:
     async def _run(self, place: Place) -> None:
         """Return once the server answers; start it if it does not run."""
         began = anyio.current_time()
-        launched = False
+        launched = told = False
         while (state := await self._probe()) is not _State.READY:
             waited = anyio.current_time() - began
             if waited > (_RECOVERY_LIMIT if state is _State.BUSY else _ANSWER_LIMIT):
                 raise self._failure(f"did not answer within {waited:.0f} s")
+            if waited > 2 and not told:
+                self._say("Waiting for the database, which may be recovering from a crash…")
+                told = True
             if await self._is_alive(place):
                 await anyio.sleep(0.01 if waited < 1 else 0.1)
                 continue
@@ -213,23 +216,24 @@ class EmbeddedPostgres:
         return await anyio.to_thread.run_sync(cluster.find_postmaster, place.data) is not None
 
     def _launch(self, place: Place) -> None:
-        """Start the server process on its own: apart from our terminal, streams and environment."""
+        """Start the server process."""
         cluster.clear_remains(place)
         cluster.write_settings(place)
         cluster.bound_log(self._log_file)
         # The access rules stand in the command, where no setting in a file can undo them.
         command = [str(place.binaries.postgres), "-D", str(place.data), "-c", "listen_addresses="]
-        command += ["-c", f"unix_socket_directories={place.sockets}", "-c", f"port={cluster.PORT}"]
+        quoted = str(place.sockets).replace('"', '""')
+        command += ["-c", f'unix_socket_directories="{quoted}"', "-c", f"port={cluster.PORT}"]
         command += ["-c", "unix_socket_permissions=0700"]
         log = os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             self._log_start = os.fstat(log).st_size
-            args = place.account.process_args()
-            self._child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **args)
+            child = place.account.spawn(command, log)
         finally:
             os.close(log)
         # It may outlive our share; someone must be there to reap it.
-        threading.Thread(target=self._child.wait, name="postgres-reaper", daemon=True).start()
+        self._child = child
+        threading.Thread(target=child.wait, name="postgres-reaper", daemon=True).start()
 
     def _is_lingering(self) -> bool:
         said = cluster.last_lines(self._log_file, self._log_start)
@@ -268,6 +272,9 @@ class EmbeddedPostgres:
                 while await self._is_alive(place):  # noqa: ASYNC110 - nor does another process's child
                     await anyio.sleep(0.01)
                 return
+
+    def _is_member(self) -> bool:
+        return self._share is not None
 
     async def _bound_log(self) -> None:
         """Leave it to another process if one is at it."""

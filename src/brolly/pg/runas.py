@@ -14,9 +14,9 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from brolly.core.errors import AppError
 from brolly.pg.binaries import Binaries, copy_binaries, find_binaries
@@ -37,12 +37,47 @@ class Account:
     gid: int
     foreign: bool
 
-    def process_args(self) -> dict[str, Any]:
-        """Keyword arguments that make ``subprocess`` start a program as this user, with nothing inherited."""
-        args: dict[str, Any] = {"env": _BARE_ENVIRONMENT, "cwd": "/", "stdin": subprocess.DEVNULL}
-        if self.foreign:
-            args |= {"user": self.uid, "group": self.gid, "extra_groups": []}
-        return args
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a program as this user to its end; our environment may hold secrets and is not passed on."""
+        try:
+            return subprocess.run(
+                command,
+                check=False,
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                env=_BARE_ENVIRONMENT,
+                cwd="/",
+                # Ctrl-C in our terminal is for us; we then end what we started in good order.
+                start_new_session=True,
+                user=self.uid if self.foreign else None,
+                group=self.gid if self.foreign else None,
+                extra_groups=[] if self.foreign else None,
+            )
+        except PermissionError as error:
+            raise self._may_not_switch() from error
+
+    def spawn(self, command: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+        """Start a program as this user, apart from our terminal, streams and environment."""
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_BARE_ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+            user=self.uid if self.foreign else None,
+            group=self.gid if self.foreign else None,
+            extra_groups=[] if self.foreign else None,
+        )
+
+    def _may_not_switch(self) -> AppError:
+        return AppError(
+            "CONFIG_INVALID",
+            f"Postgres does not run as root, and this root may not start programs as user {_user_name(self.uid)}.",
+            remediation="Start brolly as an ordinary user, or give the container the capabilities SETUID and SETGID.",
+        )
 
     def give(self, path: Path) -> None:
         """Make a file or folder that we created this user's."""
@@ -55,10 +90,7 @@ class Account:
             return True
         test = 'for path; do test -x "$path" || exit 1; done'
         command = ["/bin/sh", "-c", test, "sh", *map(str, paths)]
-        tried: subprocess.CompletedProcess[bytes] = subprocess.run(
-            command, check=False, capture_output=True, **self.process_args()
-        )
-        return tried.returncode == 0
+        return self.run(command).returncode == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +107,9 @@ class Place:
 def find_place(home: Path) -> Place:
     """Choose account, folders and programs for the cluster of this data folder; makes only what must exist."""
     entry = home / "postgres"
+    with suppress(OSError):
+        # An empty folder, perhaps made by a person, is no cluster; one with anything in it stays.
+        entry.rmdir()
     if entry.is_symlink() and not entry.exists():
         raise AppError(
             "CONFIG_INVALID",
@@ -186,10 +221,11 @@ def _open_home(account: Account, home: Path) -> bool:
         return False
     mode = stat.S_IMODE(home.stat().st_mode)
     if mode & 0o077:
-        # Someone has given this folder a group; it is not ours to take that away.
-        return False
-    os.chown(home, -1, account.gid)
-    home.chmod(mode | 0o010)
+        # Someone has given this folder a group, which it keeps.
+        home.chmod(mode | 0o001)
+    else:
+        os.chown(home, -1, account.gid)
+        home.chmod(mode | 0o010)
     return account.can_enter([home])
 
 

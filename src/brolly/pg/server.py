@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any
 
 
@@ -17,7 +17,7 @@ class Server:
     user: str
     password: str = field(repr=False)
     database: str
-    ssl: ssl.SSLContext | str | None = None
+    ssl: SSLContext | str | None = None
     """What asyncpg takes as ``ssl``; None where the connection never leaves the machine."""
 
     def connect_args(
