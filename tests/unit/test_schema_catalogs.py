@@ -42,14 +42,14 @@ def source() -> Source:
 
 
 @pytest.fixture
-def catalogs(source: Source) -> Catalogs[FakeApp]:
+def catalogs(source: Source) -> Catalogs:
     return Catalogs(source.read, source.announce)
 
 
 APP = FakeApp("app_abc123")
 
 
-async def test_callers_at_the_same_time_share_one_read(catalogs: Catalogs[FakeApp], source: Source) -> None:
+async def test_callers_at_the_same_time_share_one_read(catalogs: Catalogs, source: Source) -> None:
     found: list[Snapshot] = []
 
     async def get() -> None:
@@ -68,7 +68,7 @@ async def test_callers_at_the_same_time_share_one_read(catalogs: Catalogs[FakeAp
 
 @pytest.mark.parametrize("which", [APP.id, None])
 async def test_a_read_that_began_before_a_change_is_not_kept(
-    catalogs: Catalogs[FakeApp], source: Source, which: str | None
+    catalogs: Catalogs, source: Source, which: str | None
 ) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(catalogs.get, APP)
@@ -82,7 +82,7 @@ async def test_a_read_that_began_before_a_change_is_not_kept(
     assert source.reads == 2
 
 
-async def test_a_change_is_forgotten_here_and_announced(catalogs: Catalogs[FakeApp], source: Source) -> None:
+async def test_a_change_is_forgotten_here_and_announced(catalogs: Catalogs, source: Source) -> None:
     source.go.set()
     await catalogs.get(APP)
     await catalogs.changed(APP)
@@ -103,9 +103,7 @@ async def test_a_failed_read_is_tried_again(source: Source) -> None:
     assert source.reads == 2
 
 
-async def test_the_oldest_makes_room(
-    catalogs: Catalogs[FakeApp], source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_oldest_makes_room(catalogs: Catalogs, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Catalogs, "LIMIT", 2)
     source.go.set()
     for name in ("a", "b", "c", "b", "c"):

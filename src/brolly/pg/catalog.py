@@ -7,10 +7,10 @@ from asyncio import Lock
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from asyncpg import Connection
+from brolly.pg.pool import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """A foreign key. Actions are words as in SQL: ``NO ACTION``, ``CASCADE``, …"""
+    """A foreign key to a table of schema public. Actions are words as in SQL: ``NO ACTION``, ``CASCADE``, …"""
 
     name: str
     columns: tuple[str, ...]
@@ -63,27 +63,28 @@ class ForeignKey:
     on_delete: str = "NO ACTION"
     on_update: str = "NO ACTION"
     plain: bool = True
-    """False for one that is deferrable, MATCH FULL or points outside schema public."""
+    """False for one that is deferrable, MATCH FULL or sets only some columns null."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check constraint; ``expression`` as Postgres prints it, ``comment`` what is kept with it."""
+    """A check constraint; ``expression`` as Postgres prints it."""
 
     name: str
     expression: str
-    comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index. ``columns`` holds None where it indexes an expression; ``opclasses`` the class of
-    each column, None for the type's default. ``constraint`` names the constraint that it backs;
-    ``plain`` is False for a partial, covering, descending or collated index."""
+    """An index. ``columns`` holds None where it indexes an expression; ``opclasses`` the operator
+    class of each column, ``default_opclass`` whether these are all their types' defaults.
+    ``constraint`` names the constraint that it backs; ``plain`` is False for a partial, covering,
+    descending or collated index."""
 
     name: str
     columns: tuple[str | None, ...]
-    opclasses: tuple[str | None, ...]
+    opclasses: tuple[str, ...]
+    default_opclass: bool
     method: str
     unique: bool
     definition: str
@@ -193,11 +194,9 @@ with t as (
             'name', n.conname, 'columns', own.names, 'table', f.relname, 'target', far.names,
             'on_delete', n.confdeltype, 'on_update', n.confupdtype,
             'plain', not n.condeferrable and n.confmatchtype = 's' and n.confdelsetcols is null
-                and f.relnamespace = 'public'::regnamespace
-        ) order by n.conname) filter (where n.contype = 'f') as foreign_keys,
+        ) order by n.conname) filter (where f.relnamespace = 'public'::regnamespace) as foreign_keys,
         json_agg(json_build_object(
-            'name', n.conname, 'expression', pg_get_expr(n.conbin, n.conrelid),
-            'comment', obj_description(n.oid, 'pg_constraint')
+            'name', n.conname, 'expression', pg_get_expr(n.conbin, n.conrelid)
         ) order by n.conname) filter (where n.contype = 'c') as checks
     from t
     join pg_constraint n on n.conrelid = t.oid and n.contype in ('p', 'u', 'f', 'c')
@@ -214,11 +213,12 @@ with t as (
     group by n.conrelid
 ), idx as (
     select x.indrelid as oid, json_agg(json_build_object(
-        'name', i.relname, 'columns', k.names, 'opclasses', k.opclasses, 'method', m.amname,
+        'name', i.relname, 'columns', k.names, 'opclasses', k.opclasses,
+        'default_opclass', k.default_opclass, 'method', m.amname,
         'unique', x.indisunique, 'definition', pg_get_indexdef(i.oid), 'valid', x.indisvalid,
         'constraint', n.conname,
         'plain', x.indpred is null and x.indexprs is null and x.indnatts = x.indnkeyatts
-            and not x.indnullsnotdistinct and k.plain and i.reloptions is null
+            and not x.indnullsnotdistinct and k.plain
     ) order by i.relname) as list
     from t
     join pg_index x on x.indrelid = t.oid
@@ -227,12 +227,13 @@ with t as (
     left join pg_constraint n on n.conindid = i.oid and n.conrelid = t.oid and n.contype in ('p', 'u', 'x')
     join lateral (
         select json_agg(a.attname order by p.place) as names,
-            json_agg(case when not o.opcdefault then o.opcname end order by p.place) as opclasses,
+            json_agg(o.opcname order by p.place) as opclasses,
+            bool_and(o.opcdefault) as default_opclass,
             bool_and(x.indoption[p.place - 1] = 0
                 and coalesce(x.indcollation[p.place - 1] in (0, a.attcollation), true)) as plain
         from unnest(x.indkey::int2[]) with ordinality p(number, place)
         left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = p.number and p.number > 0
-        left join pg_opclass o on o.oid = x.indclass[p.place - 1]
+        join pg_opclass o on o.oid = x.indclass[p.place - 1]
         where p.place <= x.indnkeyatts) k on true
     group by x.indrelid
 ), pol as (
@@ -270,7 +271,7 @@ _COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELE
 _IDENTITY = {"a": "always", "d": "by default"}
 
 
-async def read_snapshot(conn: Connection[Any]) -> Snapshot:
+async def read_snapshot(conn: Connection) -> Snapshot:
     """The tables as they are now, in one statement. Needs no privilege but to connect."""
     rows: list[dict[str, Any]] = json.loads(await conn.fetchval(_CATALOG))
     return Snapshot(MappingProxyType({row["name"]: _table(row) for row in rows}))
@@ -285,7 +286,7 @@ def _table(row: dict[str, Any]) -> Table:
         primary=primary,
         uniques=tuple(k for k, r in zip(keys, row["keys"], strict=True) if r["kind"] == "u"),
         foreign_keys=tuple(_foreign_key(f) for f in row["foreign_keys"]),
-        checks=tuple(Check(c["name"], c["expression"], c["comment"]) for c in row["checks"]),
+        checks=tuple(Check(c["name"], c["expression"]) for c in row["checks"]),
         indexes=tuple(_index(i) for i in row["indexes"]),
         rls_enabled=row["rls_enabled"],
         rls_forced=row["rls_forced"],
@@ -296,7 +297,8 @@ def _table(row: dict[str, Any]) -> Table:
 
 
 def _column(row: dict[str, Any]) -> Column:
-    return Column(**row | {"identity": _IDENTITY.get(row["identity"], "")})
+    row["identity"] = _IDENTITY.get(row["identity"], "")
+    return Column(**row)
 
 
 def _key(row: dict[str, Any]) -> Key:
@@ -316,11 +318,13 @@ def _foreign_key(row: dict[str, Any]) -> ForeignKey:
 
 
 def _index(row: dict[str, Any]) -> Index:
-    return Index(**row | {"columns": tuple(row["columns"]), "opclasses": tuple(row["opclasses"])})
+    row["columns"], row["opclasses"] = tuple(row["columns"]), tuple(row["opclasses"])
+    return Index(**row)
 
 
 def _policy(row: dict[str, Any]) -> Policy:
-    return Policy(**row | {"command": _COMMANDS[row["command"]], "roles": tuple(row["roles"])})
+    row["command"], row["roles"] = _COMMANDS[row["command"]], tuple(row["roles"])
+    return Policy(**row)
 
 
 class AppLike(Protocol):
@@ -330,23 +334,20 @@ class AppLike(Protocol):
     def id(self) -> str: ...
 
 
-AppT = TypeVar("AppT", bound=AppLike)
-
-
-class Catalogs(Generic[AppT]):
+class Catalogs:
     """The snapshots of the apps in use, read on demand and kept until a change is announced."""
 
     LIMIT = 1000
     """Apps kept at once; the one read longest ago makes room."""
 
-    def __init__(self, read: Callable[[AppT], Awaitable[Snapshot]], announce: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, read: Callable[[Any], Awaitable[Snapshot]], announce: Callable[[str], Awaitable[None]]) -> None:
         self._read = read
         self._announce = announce
         self._kept: dict[str, Snapshot] = {}
         self._loading: dict[str, object] = {}
         self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
-    async def get(self, app: AppT) -> Snapshot:
+    async def get(self, app: AppLike) -> Snapshot:
         """The app's tables; callers at the same time share one read."""
         kept = self._kept.get(app.id)
         if kept is not None:
@@ -357,7 +358,7 @@ class Catalogs(Generic[AppT]):
         async with lock:
             return self._kept.get(app.id) or await self._load(app)
 
-    async def _load(self, app: AppT) -> Snapshot:
+    async def _load(self, app: AppLike) -> Snapshot:
         # forget() takes the mark away, so a result that began before a change is not kept.
         mark = self._loading[app.id] = object()
         try:
@@ -371,7 +372,7 @@ class Catalogs(Generic[AppT]):
                 del self._loading[app.id]
         return snapshot
 
-    async def changed(self, app: AppT) -> None:
+    async def changed(self, app: AppLike) -> None:
         """Forget the app's tables here and, by an announcement, in every replica. Call after commit."""
         self.forget(app.id)
         await self._announce(app.id)
