@@ -47,7 +47,8 @@ lc_monetary = 'C'
 lc_numeric = 'C'
 lc_time = 'C'
 # Statements, parameters and the values that error messages quote may be secrets: none of them is logged.
-log_min_messages = fatal
+# (LOG ranks above ERROR here: the server's own reports stay, what clients did wrong does not.)
+log_min_messages = log
 log_min_error_statement = panic
 log_error_verbosity = terse
 log_statement = none
@@ -95,8 +96,6 @@ def create_cluster(place: Place, password: str) -> None:
             f"{parent} has {free // 2**20} MB left; a database cluster needs {_ROOM_FOR_CLUSTER // 2**20} MB.",
             remediation="Free some space, or set BROLLY_HOME to a folder on another disk.",
         )
-    for left in parent.glob("postgres.new-*"):
-        shutil.rmtree(left, ignore_errors=True)
     # A new name each time: an initdb whose parent was killed may still be writing to the old one.
     staging = parent / f"postgres.new-{secrets.token_hex(4)}"
     staging.mkdir(mode=0o700)
@@ -111,14 +110,15 @@ def create_cluster(place: Place, password: str) -> None:
         _sync_folder(parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    link_cluster(place)
-
-
-def link_cluster(place: Place) -> None:
-    """Let the data folder point to a cluster that had to be placed elsewhere."""
     if place.link is not None:
         place.link.symlink_to(place.data)
         _sync_folder(place.link.parent)
+
+
+def sweep(place: Place) -> None:
+    """Remove what a start that was killed had begun to make."""
+    for left in place.data.parent.glob("postgres.new-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _set_aside(place: Place) -> None:

@@ -217,6 +217,7 @@ class EmbeddedPostgres:
 
     def _launch(self, place: Place) -> None:
         """Start the server process."""
+        cluster.sweep(place)
         cluster.clear_remains(place)
         cluster.write_settings(place)
         cluster.bound_log(self._log_file)

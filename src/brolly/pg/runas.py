@@ -229,7 +229,8 @@ def _open_home(account: Account, home: Path) -> bool:
     return account.can_enter([home])
 
 
-def _digest(home: Path) -> str:
+def digest(home: Path) -> str:
+    """A short name for a data folder, the same in every process."""
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
 
 
@@ -248,7 +249,7 @@ def _make_shelf(name: str, mode: int) -> Path:
 
 def _remote_folder(home: Path) -> Path:
     """Where the cluster of an unreachable data folder lives."""
-    folder = _make_shelf("clusters", 0o711) / _digest(home)
+    folder = _make_shelf("clusters", 0o711) / digest(home)
     folder.mkdir(exist_ok=True)
     folder.chmod(0o711)
     return folder
@@ -258,15 +259,15 @@ def _socket_folder(account: Account, home: Path, at_home: bool) -> Path:
     """A folder that only the account can enter and whose name leaves room for the socket's."""
     folder = home / "run"
     if at_home and len(os.fsencode(folder)) + len(_SOCKET_NAME) <= _SOCKET_LIMIT:
-        return _make_private(account, folder)
+        return make_private(account, folder)
     if account.foreign:
-        return _make_private(account, _remote_folder(home) / "run")
+        return make_private(account, _remote_folder(home) / "run")
     # Not the environment's temporary folder: a second process must find the same one.
-    ours = _make_private(account, Path("/tmp") / f"brolly-{account.uid}")  # noqa: S108
-    return _make_private(account, ours / _digest(home))
+    ours = make_private(account, Path("/tmp") / f"brolly-{account.uid}")  # noqa: S108
+    return make_private(account, ours / digest(home))
 
 
-def _make_private(account: Account, folder: Path) -> Path:
+def make_private(account: Account, folder: Path) -> Path:
     """Make the folder, or accept it only if it is the account's and closed to everyone else."""
     try:
         folder.mkdir(mode=0o700)
