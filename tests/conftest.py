@@ -27,7 +27,7 @@ T = TypeVar("T")
 McpCall = Callable[..., Awaitable[Any]]
 
 
-class ToolFailed(AssertionError):
+class ToolFailed(AssertionError):  # noqa: N818
     """A tool answered with ``isError``; ``error`` is the error object, ``code`` its code."""
 
     def __init__(self, error: dict[str, Any]) -> None:

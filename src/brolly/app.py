@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def read_secret(settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncIterator[Deps]:
+async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncGenerator[Deps]:
     """Everything open for the block: Postgres running, control database and template up to date.
 
     Raises ``CONFIG_INVALID`` with what to do when something outside is not as needed.

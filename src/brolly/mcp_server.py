@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -94,7 +94,7 @@ class BrollyServer(MCPServer[Any]):
             return (
                 f"Create an app named {app_name} with init_app. Ask me what it should store, propose tables, "
                 "show them with manage_schema dry_run, then apply. Protect every table that holds users' rows with "
-                "manage_rls create_user_isolation, and prove it with select_rows as_role anon and as two different users."
+                "manage_rls create_user_isolation, and prove it with select_rows as_role anon and as two users."
             )
 
         del page, quickstart
@@ -144,7 +144,9 @@ class BrollyServer(MCPServer[Any]):
             error_id = secrets.token_hex(8)
             log.exception("tool %s failed, error id %s", name, error_id)
             return self._failure(
-                AppError("INTERNAL_ERROR", f"Something went wrong here (error id {error_id}).", details={"id": error_id})
+                AppError(
+                    "INTERNAL_ERROR", f"Something went wrong here (error id {error_id}).", details={"id": error_id}
+                )
             )
         return CallToolResult(content=[TextContent(type="text", text=_compact(result))])
 
@@ -217,7 +219,9 @@ def _answer(context: Context[Any, Any], question: str) -> bool:
         raise Pending(
             InputRequiredResult(input_requests={"confirm": ElicitRequest(params=form)}, request_state=question)
         )
-    return isinstance(answer, ElicitResult) and answer.action == "accept" and bool((answer.content or {}).get("confirm"))
+    return (
+        isinstance(answer, ElicitResult) and answer.action == "accept" and bool((answer.content or {}).get("confirm"))
+    )
 
 
 class McpEntrance:
@@ -237,7 +241,7 @@ class McpEntrance:
         )
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """Accept requests for the block."""
         async with self.server.session_manager.run():
             yield

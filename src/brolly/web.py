@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -69,7 +69,7 @@ class RequestScope:
         try:
             await self.app(scope, receive, tracked)
         except Exception as error:
-            ours = error if isinstance(error, AppError) else internal_error(request_id)
+            ours = error if isinstance(error, AppError) else internal_error(request_id, error)
             if status:
                 raise
             await error_response(self.deps, ours, request_id)(scope, receive, tracked)
@@ -78,9 +78,9 @@ class RequestScope:
             log.info("%s %s %s %.1fms %s", scope["method"], scope["path"], status, took, request_id)
 
 
-def internal_error(request_id: str) -> AppError:
-    """Log the exception being handled under an id; the answer carries the id alone."""
-    log.exception("unexpected error %s", request_id)
+def internal_error(request_id: str, error: Exception) -> AppError:
+    """Log what happened under an id; the answer carries the id alone."""
+    log.error("unexpected error %s", request_id, exc_info=error)
     return AppError("INTERNAL_ERROR", f"Something went wrong here (error id {request_id}).", details={"id": request_id})
 
 
@@ -201,12 +201,11 @@ async def _ready(request: Request) -> Response:
 
 
 async def _app_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, AppError)
-    return error_response(request.app.state.deps, error)
+    return error_response(request.app.state.deps, cast(AppError, error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    error = cast(HTTPException, error)
     if error.status_code == 404:
         what = f"Route {request.method}:{request.url.path} not found"
         return JSONResponse({"message": what, "error": "Not Found", "statusCode": 404}, 404)
@@ -219,7 +218,7 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
     mcp = McpEntrance(deps)
 
     @asynccontextmanager
-    async def life(_app: Starlette) -> AsyncIterator[None]:
+    async def life(_app: Starlette) -> AsyncGenerator[None]:
         async with mcp.running():
             if lifespan is None:
                 yield

@@ -12,7 +12,6 @@ import secrets
 from typing import Any
 
 import anyio
-import asyncpg
 
 from brolly.core.tokens import new_app_id
 from brolly.deps import Deps
@@ -72,30 +71,26 @@ async def _create(deps: Deps, app_id: str, account_id: str, name: str, region: s
                 await connection.execute(_UNLOCK, app_id)
 
 
-async def _promise(
-    deps: Deps, connection: Connection, app_id: str, account_id: str, name: str, region: str
-) -> bool:
+async def _promise(deps: Deps, connection: Connection, app_id: str, account_id: str, name: str, region: str) -> bool:
     """The row and the logins in one transaction; False when the account has an app of that name."""
     for _ in range(5):
         subdomain = await _free_subdomain(connection, name)
-        try:
-            async with connection.transaction():
-                made = await connection.fetchval(
-                    "insert into brolly.apps (id, account_id, name, subdomain, db_name, region, status) "
-                    "values ($1, $2, $3, $4, $1, $5, 'provisioning') "
-                    "on conflict (account_id, name) do nothing returning id",
-                    app_id,
-                    account_id,
-                    name,
-                    subdomain,
-                    region,
-                )
-                if made is None:
-                    return False
+        async with connection.transaction():
+            made = await connection.fetchval(
+                "insert into brolly.apps (id, account_id, name, subdomain, db_name, region, status) "
+                "values ($1, $2, $3, $4, $1, $5, 'provisioning') on conflict do nothing returning id",
+                app_id,
+                account_id,
+                name,
+                subdomain,
+                region,
+            )
+            if made is not None:
                 await deps.databases.create_logins(connection, app_id)
                 return True
-        except asyncpg.UniqueViolationError:
-            continue  # the subdomain went to another app in between
+        if await connection.fetchval("select 1 from brolly.apps where account_id = $1 and name = $2", account_id, name):
+            return False
+        # Otherwise the subdomain went to another app in between.
     raise RuntimeError("no free subdomain found")
 
 

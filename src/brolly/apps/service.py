@@ -181,7 +181,7 @@ def _listed(deps: Deps, app: App) -> dict[str, Any]:
 async def list_apps(deps: Deps, caller: Caller, params: ListApps) -> dict[str, Any]:
     """The apps that this key may manage, newest first, a page at a time."""
     rows = await deps.control.fetch(
-        f"select {COLUMNS} from brolly.apps "  # noqa: S608
+        f"select {COLUMNS} from brolly.apps "
         "where account_id = $1 and status <> 'deleting' and (cardinality($2::text[]) = 0 or id = any($2)) "
         "order by created_at desc, id limit $3 offset $4",
         caller.account_id,
@@ -213,7 +213,7 @@ async def what_delete_loses(deps: Deps, caller: Caller, params: AppParams) -> st
     """The question before an app is deleted, with its size in numbers."""
     app = await deps.registry.get(caller, params.app_id)
     snapshot = await deps.catalog.get(app)
-    rows = sum(max(t.estimated_rows, 0) for t in snapshot.tables.values())
+    rows = sum(max(t.estimated_rows or 0, 0) for t in snapshot.tables.values())
     size = await deps.control.fetchval("select pg_size_pretty(pg_database_size($1::name))", app.db_name)
     return (
         f"Delete app {app.name} ({app.id}) for good, with {len(snapshot.tables)} tables, "
@@ -230,7 +230,7 @@ async def delete_app(deps: Deps, caller: Caller, params: AppParams) -> dict[str,
 
 async def _update(deps: Deps, app: App, assignment: str, *values: Any) -> None:
     await deps.control.execute(
-        f"update brolly.apps set {assignment}, updated_at = now() where id = $1",  # noqa: S608
+        f"update brolly.apps set {assignment}, updated_at = now() where id = $1",
         app.id,
         *values,
     )

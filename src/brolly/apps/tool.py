@@ -19,9 +19,7 @@ MANAGE_APP = Tool(
         "list": Action(service.list_apps, service.ListApps, effect=READ),
         "get_config": Action(service.get_config, AppParams, effect=READ),
         "pause": Action(service.pause_app, service.Pause, event="app.config.paused"),
-        "update_access_mode": Action(
-            service.update_access_mode, service.AccessMode, event="app.config.access_mode"
-        ),
+        "update_access_mode": Action(service.update_access_mode, service.AccessMode, event="app.config.access_mode"),
         "update_cors": Action(service.update_cors, service.Cors, "replaces the list", event="app.config.cors"),
         "secure": Action(
             service.secure_app,

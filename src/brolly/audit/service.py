@@ -80,9 +80,9 @@ async def query_logs(deps: Deps, caller: Caller, params: QueryLogs) -> dict[str,
     if params.actor_id and params.user_id and params.actor_id != params.user_id:
         raise AppError("VALIDATION_INVALID_SCHEMA", "actor_id and user_id are the same filter; send one of them.")
     where, args = _conditions(account, params)
-    total = await deps.control.fetchval(f"select count(*) from brolly.audit_log where {where}", *args)  # noqa: S608
+    total = await deps.control.fetchval(f"select count(*) from brolly.audit_log where {where}", *args)
     rows = await deps.control.fetch(
-        "select id, app_id, category, event_type, action, resource_type, resource_id, actor_type, actor_id, "  # noqa: S608
+        "select id, app_id, category, event_type, action, resource_type, resource_id, actor_type, actor_id, "
         "event_data::text, ip_address, user_agent, success, error_message, correlation_id, created_at "
         f"from brolly.audit_log where {where} order by created_at desc, id desc "
         f"limit ${len(args) + 1} offset ${len(args) + 2}",

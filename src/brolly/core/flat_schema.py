@@ -14,7 +14,9 @@ from pydantic import BaseModel
 
 Schema = dict[str, Any]
 
-_DROPPED = frozenset({"title", "$defs", "additionalProperties", "propertyNames", "exclusiveMinimum", "exclusiveMaximum"})
+_DROPPED = frozenset(
+    {"title", "$defs", "additionalProperties", "propertyNames", "exclusiveMinimum", "exclusiveMaximum"}
+)
 
 
 def _without_null(schema: Schema) -> Schema:

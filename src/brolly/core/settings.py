@@ -24,17 +24,23 @@ def _setting(default: Any, doc: str) -> Any:
 class Settings:
     """Every setting. ``BROLLY_<NAME>`` in the environment sets the field of that name."""
 
-    home: Path = _setting(Path(), "Data folder; default: the platform's user data folder (root: /var/lib/brolly).")
+    home: Path = _setting(  # noqa: RUF009
+        None, "Data folder; default: the platform's user data folder (root: /var/lib/brolly)."
+    )
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(4000, "Port to listen on.")
     public_url: str = _setting("", "Base URL under which clients reach the server; default http://{host}:{port}.")
     database_url: str = _setting("", "DSN of an external Postgres >= 15 with pgvector; empty: the embedded one.")
-    secret: str = _setting("", "Installation secret (>= 32 characters); default: the file secret.key in the data folder.")
+    secret: str = _setting(
+        "", "Installation secret (>= 32 characters); default: the file secret.key in the data folder."
+    )
     read_only: bool = _setting(False, "Offer and accept only actions that change nothing.")
     tools: tuple[str, ...] = _setting((), "Only these MCP tools, separated by commas; empty: all.")
     allowed_hosts: tuple[str, ...] = _setting((), "Further Host header values to accept, separated by commas.")
     allowed_origins: tuple[str, ...] = _setting((), "Origins whose pages may call /mcp and the management routes.")
-    regions: tuple[str, ...] = _setting(("self-hosted",), "Region names that this server offers; the first is the default.")
+    regions: tuple[str, ...] = _setting(
+        ("self-hosted",), "Region names that this server offers; the first is the default."
+    )
     workers: bool = _setting(True, "Run background workers in this process.")
     body_limit: int = _setting(1_048_576, "Largest JSON request body in bytes.")
     app_connections: int = _setting(8, "Most database connections per app in this process.")
@@ -157,7 +163,7 @@ def describe_settings() -> list[dict[str, Any]]:
         {
             "name": PREFIX + f.name.upper(),
             "type": str(f.type),
-            "default": None if isinstance(f.default, Path) else f.default,
+            "default": f.default,
             "doc": f.metadata["doc"],
         }
         for f in fields(Settings)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -79,7 +79,7 @@ Confirm = Callable[[str, bool], Awaitable[None]]
 Returns when they agreed, raises ``AppError`` or ``Pending`` otherwise."""
 
 
-class Pending(Exception):
+class Pending(Exception):  # noqa: N818 - not a failure
     """The call stops to ask the person; nothing was done. ``request`` is what the entrance sends them."""
 
     def __init__(self, request: Any) -> None:
@@ -168,14 +168,16 @@ class Tool:
         return f"{label}({', '.join(names)})"
 
     def _common_required(self) -> set[str]:
-        required = [properties_of(a.params)[1] for a in self.actions.values()]
-        return set.intersection(*(set(r) for r in required)) & {"app_id"}
+        everywhere = all("app_id" in properties_of(a.params)[1] for a in self.actions.values())
+        return {"app_id"} if everywhere else set()
 
     def describe(self, read_only: bool = False) -> str:
         """The description for models: one sentence and one signature line per action."""
         if self.standalone:
             return self.summary
-        lines = [f"- {self.signature(k)}" + (f" {a.hint}" if a.hint else "") for k, a in self.offered(read_only).items()]
+        lines = [
+            f"- {self.signature(k)}" + (f" {a.hint}" if a.hint else "") for k, a in self.offered(read_only).items()
+        ]
         return "\n".join([self.summary, *lines])
 
     def input_schema(self, read_only: bool = False) -> Schema:
@@ -248,9 +250,10 @@ class Tool:
                 if question is not None:
                     await ask(question)
             result = await action.run(host, caller, params)
-            if app_id == "_platform" and isinstance(result, Mapping):
-                app_id = str(result.get("app_id", app_id))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-            return result
+            if app_id == "_platform" and isinstance(result, dict):
+                # init_app: the id is known only now.
+                app_id = str(cast(dict[str, Any], result).get("app_id", app_id))
+            return cast(Any, result)
         except Pending:
             asked = True
             raise
@@ -336,8 +339,10 @@ class Tool:
     def _form(self, label: str) -> str:
         found, required = properties_of(self.actions[label].params)
         names = ", ".join(n if n in required else n + "?" for n in found)
-        return f"{self.name} with {names or 'no parameters'}" if not label else (
-            f"{self.name} with action {label}" + (f" and {names}" if names else "")
+        return (
+            f"{self.name} with {names or 'no parameters'}"
+            if not label
+            else (f"{self.name} with action {label}" + (f" and {names}" if names else ""))
         )
 
     def _event(

@@ -171,7 +171,8 @@ async def caller_of_key(deps: Deps, key: str, **origin: Any) -> Caller | None:
     """
     row = await deps.control.fetchrow(
         "select id, account_id::text, scopes, coalesce(last_used_at < now() - interval '1 minute', true) as stale "
-        "from brolly.api_keys where key_hash = $1 and revoked_at is null and (expires_at is null or expires_at > now())",
+        "from brolly.api_keys where key_hash = $1 and revoked_at is null "
+        "and (expires_at is null or expires_at > now())",
         hash_key(key),
     )
     if row is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,7 +57,11 @@ def translate(error: BaseException) -> AppError | None:
 
 def _from_state(error: asyncpg.PostgresError, state: str) -> AppError | None:
     # 57014 is one statement ended by its time limit; the rest of 57 is a server going down or coming up.
-    if state[:2] in ("08", "53", "58") or (state[:2] == "57" and state != "57014") or state in ("3D000", "28000", "28P01"):
+    if (
+        state[:2] in ("08", "53", "58")
+        or (state[:2] == "57" and state != "57014")
+        or state in ("3D000", "28000", "28P01")
+    ):
         return unavailable()
     if state == "42501" and "current_user_id" in str(error):
         return AppError("AUTH_RLS_REQUIRES_USER_JWT", "This needs a signed-in user.")
@@ -69,7 +73,7 @@ def _from_state(error: asyncpg.PostgresError, state: str) -> AppError | None:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated() -> Generator[None]:
     """Raise what the block's database errors mean; whatever is not translated passes unchanged."""
     try:
         yield

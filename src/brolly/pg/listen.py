@@ -38,7 +38,7 @@ class Listener:
         connection: Any = await asyncpg.connect(**self._server.connect_args(), timeout=10)
         lost = anyio.Event()
         try:
-            connection.add_termination_listener(lambda _c: lost.set())
+            connection.add_termination_listener(lambda *_: lost.set())  # pyright: ignore[reportUnknownLambdaType]
             for channel in self._handlers:
                 await connection.add_listener(channel, self._heard)
             self._forget_all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ class Database:
         return self._pool.get_size() if self._open else 0
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
+    async def acquire(self) -> AsyncGenerator[Connection]:
         """A connection for the block; database errors leave it as ``AppError``."""
         self.users += 1
         self.used_at = anyio.current_time()
@@ -156,18 +156,16 @@ class AppPools:
         return pool
 
     @asynccontextmanager
-    async def reader(self, app: Any) -> AsyncIterator[Connection]:
+    async def reader(self, app: Any) -> AsyncGenerator[Connection]:
         """A connection that has taken on no role, for reading the system catalogs."""
         async with self.door(app).acquire() as connection:
             yield connection
 
     @asynccontextmanager
-    async def owner(self, app: Any) -> AsyncIterator[Connection]:
+    async def owner(self, app: Any) -> AsyncGenerator[Connection]:
         """A fresh connection with the app's owner role, for changes of structure."""
         login = owner_login(app.id)
-        args = self._server.connect_args(
-            user=login, password=login_password(self._secret, login), database=app.db_name
-        )
+        args = self._server.connect_args(user=login, password=login_password(self._secret, login), database=app.db_name)
         with translated():
             connection: Any = await asyncpg.connect(
                 **args, timeout=CONNECT_SECONDS, server_settings={"role": OWNER_ROLE, "lock_timeout": "10s"}

@@ -11,7 +11,7 @@ must run on a login that is the narrow role.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from brolly.core.caller import Caller
@@ -24,7 +24,7 @@ _TAKE_ROLE = (
 
 
 @asynccontextmanager
-async def as_caller(pool: Database, caller: Caller, *, read_only: bool = False) -> AsyncIterator[Connection]:
+async def as_caller(pool: Database, caller: Caller, *, read_only: bool = False) -> AsyncGenerator[Connection]:
     """A connection in a transaction with the caller's role and claims; commits when the block ends well.
 
     ``read_only`` is a second fence: Postgres then refuses writes whatever the role may do.
