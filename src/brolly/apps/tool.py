@@ -14,19 +14,14 @@ INIT_APP = Tool(
 MANAGE_APP = Tool(
     "manage_app",
     "Manage apps",
-    "Life cycle and settings of apps. All but list need app_id.",
+    "Apps: life cycle and settings.",
     {
         "list": Action(service.list_apps, service.ListApps, effect=READ),
         "get_config": Action(service.get_config, AppParams, effect=READ),
         "pause": Action(service.pause_app, service.Pause, event="app.config.paused"),
         "update_access_mode": Action(service.update_access_mode, service.AccessMode, event="app.config.access_mode"),
         "update_cors": Action(service.update_cors, service.Cors, "replaces the list", event="app.config.cors"),
-        "secure": Action(
-            service.secure_app,
-            service.Secure,
-            "[{table_name, user_column, public_read_column?}]",
-            event="app.secure",
-        ),
+        "secure": Action(service.secure_app, service.Secure, "only signed-in users", event="app.secure"),
         "delete": Action(
             service.delete_app, AppParams, effect=DESTROY, loses=service.what_delete_loses, event="app.delete"
         ),

@@ -1,5 +1,8 @@
 """JSON Schema for tools in the subset that every client accepts: one flat object, no combinators.
 
+Limits, formats and defaults are not advertised: each costs every session tokens, and the
+server's own answer names what was wrong.
+
 Which constructs which client refuses is public record, for example
 https://github.com/google-gemini/gemini-cli/issues/13326 ($ref) and
 https://github.com/anthropics/claude-code/issues/40075 (root unions).
@@ -14,9 +17,7 @@ from pydantic import BaseModel
 
 Schema = dict[str, Any]
 
-_DROPPED = frozenset(
-    {"title", "$defs", "additionalProperties", "propertyNames", "exclusiveMinimum", "exclusiveMaximum"}
-)
+_KEPT = ("description", "type", "enum", "items", "properties", "required")
 
 
 def _without_null(schema: Schema) -> Schema:
@@ -26,36 +27,34 @@ def _without_null(schema: Schema) -> Schema:
     if len(real) == 1:
         return {**real[0], **rest}
     # A union that has no portable form is advertised by what it is mostly used as; validation stays exact.
-    return {**rest, "type": _widest(real)}
+    return {**_widest(real), **rest}
 
 
-def _widest(options: list[Schema]) -> str:
-    kinds = {str(option.get("type", "object")) for option in options}
-    return "object" if "object" in kinds else "string" if "string" in kinds else kinds.pop()
+def _widest(options: list[Schema]) -> Schema:
+    kinds = [str(option.get("type", "object")) for option in options]
+    for kind in ("object", "string", "number"):
+        if kind in kinds:
+            return {"type": kind}
+    return options[0]
 
 
-def _portable(schema: Any, defs: Schema) -> Any:
-    if not isinstance(schema, dict):
-        return schema
-    node = cast(Schema, schema)
+def _portable(node: Schema, defs: Schema) -> Schema:
     if "$ref" in node:
         target = defs[str(node["$ref"]).rsplit("/", 1)[1]]
-        node = {**target, **{k: v for k, v in node.items() if k != "$ref"}}
+        # A model's docstring is written for its readers, not for callers.
+        target = {k: v for k, v in target.items() if k != "description"}
+        return _portable({**target, **{k: v for k, v in node.items() if k != "$ref"}}, defs)
     if "anyOf" in node:
-        node = _without_null(node)
-        return _portable(node, defs)
-    out: Schema = {}
-    for key, value in node.items():
-        if key in _DROPPED or (key == "default" and value in (None, [], {}, "")):
-            continue
-        if key == "const":
-            out["enum"] = [value]
-        elif key == "properties":
-            out[key] = {name: _portable(prop, defs) for name, prop in value.items()}
-        elif key == "items":
-            out[key] = _portable(value, defs)
-        else:
-            out[key] = value
+        return _portable(_without_null(node), defs)
+    if "const" in node:
+        node = {**node, "enum": [node["const"]]}
+    out: Schema = {key: node[key] for key in _KEPT if key in node}
+    if not all(isinstance(value, str) for value in out.get("enum", ())):
+        del out["enum"]
+    if "properties" in out:
+        out["properties"] = {name: _portable(prop, defs) for name, prop in out["properties"].items()}
+    if "items" in out:
+        out["items"] = _portable(out["items"], defs)
     return out
 
 
@@ -64,7 +63,7 @@ def properties_of(model: type[BaseModel]) -> tuple[dict[str, Schema], frozenset[
     """The model's fields as portable property schemas, and the names of the required ones."""
     raw = model.model_json_schema()
     defs: Schema = raw.get("$defs", {})
-    schema = _portable({k: v for k, v in raw.items() if k != "description"}, defs)
+    schema = _portable(raw, defs)
     return schema.get("properties", {}), frozenset(schema.get("required", ()))
 
 

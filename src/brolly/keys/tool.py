@@ -11,7 +11,7 @@ MANAGE_AUTH_CONFIG = Tool(
         "generate_service_key": Action(
             service.generate_key,
             service.GenerateKey,
-            "additional_scopes: read makes it read-only",
+            "scope read: read-only",
             idempotent=False,
             event="api_key.create",
             verb="create",
