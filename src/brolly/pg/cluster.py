@@ -17,6 +17,7 @@ ADMINISTRATOR = "brolly"
 PORT = 5432  # only names the socket: nothing listens on the network
 LOG_LIMIT = 8 * 1024 * 1024
 _ROOM_FOR_CLUSTER = 128 * 1024 * 1024
+_WAITING = ("system is starting up", "not yet accepting connections", "system is shutting down")
 _NO_PROCESS = 2**31 - 1  # above every system's highest process id
 
 # Rewritten at each start, so that a new version of this program brings its settings along.
@@ -251,11 +252,12 @@ def bound_log(path: Path) -> None:
 
 
 def last_lines(path: Path, start: int) -> str:
-    """What the server said since ``start``, at most its last lines."""
+    """The last things the server said since ``start``, without its answers to our asking whether it is ready."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(max(min(start, size), size - 4096))
-            return "\n".join(file.read().decode(errors="replace").strip().splitlines()[-8:])
+            lines = file.read().decode(errors="replace").strip().splitlines()
+            return "\n".join([line for line in lines if not line.endswith(_WAITING)][-8:])
     except OSError:
         return ""

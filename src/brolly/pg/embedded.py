@@ -31,6 +31,8 @@ _LINGER_LIMIT = 15.0  # children of a killed server that still hold its memory
 _STOP = ((signal.SIGINT, 5.0), (signal.SIGQUIT, 1.5), (signal.SIGKILL, 0.5))  # fast, immediate, by force
 _WATCH_INTERVAL = 0.25
 _LINGERING = ("pre-existing shared memory block", "already exists")
+# What asyncpg raises when the server is not there or dies under a connection.
+_TORN = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
 
 class _State(enum.Enum):
@@ -173,10 +175,11 @@ class EmbeddedPostgres:
                 self._say("Waiting for the database, which may be recovering from a crash…")
                 told = True
             if await self._is_alive(place):
-                await anyio.sleep(0.01 if waited < 1 else 0.1)
+                # Each question to a busy server is a line in its log.
+                await anyio.sleep(0.01 if state is _State.SILENT and waited < 1 else 0.05)
                 continue
             if launched:
-                if waited > _LINGER_LIMIT or not self._is_lingering():
+                if waited > _LINGER_LIMIT or not self._may_pass():
                     raise self._failure("ended while starting")
                 await anyio.sleep(0.1)
             await anyio.to_thread.run_sync(self._launch, place)
@@ -186,9 +189,9 @@ class EmbeddedPostgres:
         """What a connection to the control database meets, which is made if it does not exist."""
         try:
             connection = await asyncpg.connect(**self.server.connect_args(), timeout=5)
+            await connection.close(timeout=5)
         except asyncpg.InvalidCatalogNameError:
             await self._create_database()
-            return _State.READY
         except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
             raise AppError(
                 "CONFIG_INVALID",
@@ -198,17 +201,19 @@ class EmbeddedPostgres:
             ) from error
         except (asyncpg.OperatorInterventionError, asyncpg.TooManyConnectionsError, TimeoutError):
             return _State.BUSY
-        except (OSError, asyncpg.ConnectionDoesNotExistError):
+        except _TORN:
             return _State.SILENT
-        await connection.close()
+        except asyncpg.PostgresError as error:
+            raise self._failure(f"refuses a connection ({type(error).__name__})") from error
         return _State.READY
 
     async def _create_database(self) -> None:
-        connection = await asyncpg.connect(**self.server.connect_args(database="postgres"), timeout=5)
         try:
+            connection = await asyncpg.connect(**self.server.connect_args(database="postgres"), timeout=5)
             await connection.execute(f"create database {DATABASE}")
-        finally:
-            await connection.close()
+            await connection.close(timeout=5)
+        except (*_TORN, asyncpg.PostgresError, TimeoutError) as error:
+            raise self._failure(f"could not make its control database ({type(error).__name__})") from error
 
     async def _is_alive(self, place: Place) -> bool:
         if self._child is not None and self._child.poll() is None:
@@ -236,7 +241,10 @@ class EmbeddedPostgres:
         self._child = child
         threading.Thread(target=child.wait, name="postgres-reaper", daemon=True).start()
 
-    def _is_lingering(self) -> bool:
+    def _may_pass(self) -> bool:
+        """Whether the failed start was killed, or met processes of a killed server: then another try is worth it."""
+        if self._child is not None and self._child.poll() == -signal.SIGKILL:
+            return True
         said = cluster.last_lines(self._log_file, self._log_start)
         return any(phrase in said for phrase in _LINGERING)
 
