@@ -97,7 +97,13 @@ async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncG
             server = embedded.server
         control = Database(server, size=CONTROL_CONNECTIONS)
         stack.push_async_callback(control.close)
-        databases = Databases(server, control, secret, statement_timeout=settings.statement_timeout)
+        databases = Databases(
+            server,
+            control,
+            secret,
+            statement_timeout=settings.statement_timeout,
+            base="template0" if embedded else "template1",
+        )
         for done in await databases.prepare():
             log(f"migrated: {done}")
         pools = AppPools(server, secret, Limits(settings.app_connections, settings.total_connections))

@@ -236,7 +236,9 @@ class McpEntrance:
         self._app = self.server.streamable_http_app(
             stateless_http=True,
             transport_security=TransportSecuritySettings(
-                allowed_hosts=list(dict.fromkeys([*hosts, public])), allowed_origins=list(settings.allowed_origins)
+                allowed_hosts=list(dict.fromkeys([*hosts, public])),
+                # Pages on this machine may ask; they still need a key. Any other origin is the operator's choice.
+                allowed_origins=[*(f"http://{h}:*" for h in LOCAL_HOSTS), *settings.allowed_origins],
             ),
         )
 

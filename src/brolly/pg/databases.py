@@ -47,7 +47,13 @@ def _safe(app_id: str) -> str:
 class Databases:
     """The administrator's hand: prepares the cluster, makes and removes app databases."""
 
-    def __init__(self, server: Server, control: Database, secret: str, *, statement_timeout: int) -> None:
+    def __init__(
+        self, server: Server, control: Database, secret: str, *, statement_timeout: int, base: str = "template0"
+    ) -> None:
+        """``base`` is what the template starts from: an operator whose login may not create extensions
+        has them created in ``template1`` by a superuser.
+        """
+        self._base = base
         self._server = server
         self._control = control
         self._secret = secret
@@ -108,7 +114,7 @@ class Databases:
             return False
         building = f"{self.template}_new"
         await connection.execute(f'drop database if exists "{building}" with (force)')
-        await connection.execute(f'create database "{building}" template template0')
+        await connection.execute(f'create database "{building}" template {self._base}')
         await connection.execute(f'revoke all on database "{building}" from public')
         inside: Any = await asyncpg.connect(**self._server.connect_args(database=building))
         try:

@@ -50,7 +50,9 @@ def translate(error: BaseException) -> AppError | None:
     """The ``AppError`` for a database or connection error; None when it is not one of those."""
     if isinstance(error, asyncpg.PostgresError):
         return _from_state(error, error.sqlstate or "")
-    if isinstance(error, (asyncpg.InterfaceError, ConnectionError, FileNotFoundError, TimeoutError)):
+    # A server that dies in the middle of an answer shows as InternalClientError.
+    lost = (asyncpg.InterfaceError, asyncpg.InternalClientError, ConnectionError, FileNotFoundError, TimeoutError)
+    if isinstance(error, lost):
         return unavailable()
     return None
 
