@@ -14,10 +14,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What one error code means: HTTP status, WebSocket close code, default remediation."""
+    """What one error code means: HTTP status, default remediation, meaning, WebSocket close code."""
 
     status: int
     remediation: str
+    meaning: str = ""
     ws_close: int = 1008
     retired: bool = False
 
@@ -27,56 +28,56 @@ _SCHEMA_GET = "Call manage_schema with action get to see the tables and columns 
 
 CODES: Mapping[str, Code] = {
     # Validation: the caller can mend it by sending something else.
-    "VALIDATION_INVALID_SCHEMA": Code(400, _DOCS),
-    "VALIDATION_MISSING_FIELD": Code(400, _DOCS),
-    "VALIDATION_INVALID_TYPE": Code(400, _SCHEMA_GET),
-    "VALIDATION_COLUMN_NOT_FOUND": Code(400, _SCHEMA_GET),
-    "VALIDATION_TABLE_NOT_FOUND": Code(404, _SCHEMA_GET),
-    "VALIDATION_INVALID_NAME": Code(400, "Use lower-case letters, digits and underscores, starting with a letter."),
-    "VALIDATION_INVALID_INPUT": Code(400, _SCHEMA_GET),
-    "VALIDATION_RESERVED_TABLE": Code(400, "Use a table whose name does not start with an underscore."),
-    "VALIDATION_INVALID_SCOPE": Code(400, "Call manage_auth_config with action generate_service_key and a scope from the message."),
-    "VALIDATION_UNIQUE_CONSTRAINT_VIOLATION": Code(400, "Call select_rows to find the row that already holds this value, or send another value."),
-    "VALIDATION_FOREIGN_KEY_VIOLATION": Code(400, "Call select_rows to check that the referenced row exists, and create it first with insert_row."),
-    "VALIDATION_CHECK_CONSTRAINT_VIOLATION": Code(400, _SCHEMA_GET),
-    "VALIDATION_NOT_NULL_VIOLATION": Code(400, "Send a value for the column named in details, or give it a default with manage_schema apply."),
+    "VALIDATION_INVALID_SCHEMA": Code(400, _DOCS, "An argument is unknown, has the wrong form, or does not go with the others."),
+    "VALIDATION_MISSING_FIELD": Code(400, _DOCS, "An argument that this action needs is missing."),
+    "VALIDATION_INVALID_TYPE": Code(400, _SCHEMA_GET, "A value or column does not have the type that is needed here."),
+    "VALIDATION_COLUMN_NOT_FOUND": Code(400, _SCHEMA_GET, "The table has no column of that name."),
+    "VALIDATION_TABLE_NOT_FOUND": Code(404, _SCHEMA_GET, "The app has no table of that name."),
+    "VALIDATION_INVALID_NAME": Code(400, "Use lower-case letters, digits and underscores, starting with a letter.", "The name has characters or a length that are not allowed."),
+    "VALIDATION_INVALID_INPUT": Code(400, _SCHEMA_GET, "The database cannot read the value as the column's type."),
+    "VALIDATION_RESERVED_TABLE": Code(400, "Use a table whose name does not start with an underscore.", "The table belongs to the platform."),
+    "VALIDATION_INVALID_SCOPE": Code(400, "Call manage_auth_config with action generate_service_key and a scope from the message.", "A service key cannot be given that scope."),
+    "VALIDATION_UNIQUE_CONSTRAINT_VIOLATION": Code(400, "Call select_rows to find the row that already holds this value, or send another value.", "Another row already holds this value in a unique column."),
+    "VALIDATION_FOREIGN_KEY_VIOLATION": Code(400, "Call select_rows to check that the referenced row exists, and create it first with insert_row.", "The row refers to a row that does not exist, or is still referred to."),
+    "VALIDATION_CHECK_CONSTRAINT_VIOLATION": Code(400, _SCHEMA_GET, "A value breaks a check of the table."),
+    "VALIDATION_NOT_NULL_VIOLATION": Code(400, "Send a value for the column named in details, or give it a default with manage_schema apply.", "A column that must have a value got none."),
     # Authentication and permission.
-    "AUTH_REQUIRED": Code(401, "Send Authorization: Bearer <service key>; create one with manage_auth_config generate_service_key."),
-    "AUTH_INVALID_TOKEN": Code(401, "Send a service key (bb_sk_…) created with manage_auth_config generate_service_key."),
-    "AUTH_INVALID_API_KEY": Code(401, "Use a key that manage_api_keys list shows, or create one with manage_auth_config generate_service_key."),
-    "AUTH_FORBIDDEN": Code(403, "Use a service key with the scope named in the message; manage_api_keys list shows each key's scopes."),
-    "AUTH_INSUFFICIENT_PERMISSIONS": Code(403, "Use a service key with the scope named in the message; manage_api_keys list shows each key's scopes."),
-    "AUTH_ORG_FORBIDDEN": Code(403, "Leave organization_id out of init_app to use your own account."),
-    "AUTH_RLS_POLICY_VIOLATION": Code(403, "Call manage_rls with action list to see the policies of this table."),
-    "AUTH_RLS_REQUIRES_USER_JWT": Code(403, "Repeat as a signed-in user: select_rows and insert_row take as_role user with as_user."),
-    "AUTH_IMPERSONATION_FORBIDDEN": Code(403, "Call select_rows with as_role and as_user using a service key."),
+    "AUTH_REQUIRED": Code(401, "Send Authorization: Bearer <service key>; create one with manage_auth_config generate_service_key.", "The request has no credentials, and needs them."),
+    "AUTH_INVALID_TOKEN": Code(401, "Send a service key (bb_sk_…) created with manage_auth_config generate_service_key.", "The Authorization header does not hold a credential of a known form."),
+    "AUTH_INVALID_API_KEY": Code(401, "Use a key that manage_api_keys list shows, or create one with manage_auth_config generate_service_key.", "The service key is unknown, revoked or expired."),
+    "AUTH_FORBIDDEN": Code(403, "Use a service key with the scope named in the message; manage_api_keys list shows each key's scopes.", "The credentials are valid but do not allow this."),
+    "AUTH_INSUFFICIENT_PERMISSIONS": Code(403, "Use a service key with the scope named in the message; manage_api_keys list shows each key's scopes.", "The service key lacks a scope."),
+    "AUTH_ORG_FORBIDDEN": Code(403, "Leave organization_id out of init_app to use your own account.", "The key does not belong to the organization named."),
+    "AUTH_RLS_POLICY_VIOLATION": Code(403, "Call manage_rls with action list to see the policies of this table.", "Row-level security does not let this caller do that to this row or table."),
+    "AUTH_RLS_REQUIRES_USER_JWT": Code(403, "Repeat as a signed-in user: select_rows and insert_row take as_role user with as_user.", "A policy needs a signed-in user, and there is none."),
+    "AUTH_IMPERSONATION_FORBIDDEN": Code(403, "Call select_rows with as_role and as_user using a service key.", "Only a service key may act as another role."),
     # Resources.
-    "RESOURCE_NOT_FOUND": Code(404, "Call manage_app with action list to see the apps that this key can manage."),
-    "RESOURCE_ALREADY_EXISTS": Code(409, "Choose another name, or call manage_app list to find the existing one."),
-    "RESOURCE_CONFLICT": Code(409, "Read the current state with manage_schema get, then repeat the call."),
+    "RESOURCE_NOT_FOUND": Code(404, "Call manage_app with action list to see the apps that this key can manage.", "It does not exist, or this caller may not see it."),
+    "RESOURCE_ALREADY_EXISTS": Code(409, "Choose another name, or call manage_app list to find the existing one.", "Something of that name exists already."),
+    "RESOURCE_CONFLICT": Code(409, "Read the current state with manage_schema get, then repeat the call.", "Another change happened at the same time; nothing was done."),
     # Quotas and limits.
-    "QUOTA_EXCEEDED": Code(429, "Remove something that is no longer needed; manage_app list shows what exists."),
-    "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran."),
-    "QUOTA_TABLE_LIMIT": Code(400, "Drop a table with manage_schema apply and _drop, or split the data over several apps with init_app."),
-    "REQUEST_TOO_LARGE": Code(413, "Send fewer rows per call; seed_database takes up to 100 rows."),
+    "QUOTA_EXCEEDED": Code(429, "Remove something that is no longer needed; manage_app list shows what exists.", "A limit on how much there may be is reached."),
+    "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran.", "Too many calls in a short time."),
+    "QUOTA_TABLE_LIMIT": Code(400, "Drop a table with manage_schema apply and _drop, or split the data over several apps with init_app.", "An app may have 50 tables."),
+    "REQUEST_TOO_LARGE": Code(413, "Send fewer rows per call; seed_database takes up to 100 rows.", "The body is larger than this server accepts."),
     # State.
-    "STATE_PREREQUISITE_MISSING": Code(409, "Call manage_schema with action dry_run to see each blocked step and what would unblock it."),
-    "CONFIRMATION_REQUIRED": Code(409, "Ask the user, then repeat the manage_app call (or the same tool) with confirm: true."),
-    "APP_PAUSED": Code(503, "Resume it with manage_app, action pause, paused: false.", ws_close=1013),
-    "APP_PROVISIONING": Code(409, "Repeat the call in a second; manage_app list shows provisioning_status."),
-    "APP_DELETING": Code(410, "Create a new app with init_app."),
+    "STATE_PREREQUISITE_MISSING": Code(409, "Call manage_schema with action dry_run to see each blocked step and what would unblock it.", "The change would lose something, or needs something that must be done first."),
+    "CONFIRMATION_REQUIRED": Code(409, "Ask the user, then repeat the manage_app call (or the same tool) with confirm: true.", "The action loses something for good and waits for the user's word."),
+    "APP_PAUSED": Code(503, "Resume it with manage_app, action pause, paused: false.", "The app's owner has stopped it; management still works, its data does not answer.", ws_close=1013),
+    "APP_PROVISIONING": Code(409, "Repeat the call in a second; manage_app list shows provisioning_status.", "The app is still being created."),
+    "APP_DELETING": Code(410, "Create a new app with init_app.", "The app is being deleted."),
     # Schema and row-level security.
-    "SCHEMA_MIGRATION_FAILED": Code(400, "Nothing was changed; correct the document and try manage_schema dry_run first."),
-    "RLS_TYPE_MISMATCH": Code(400, "Cast current_user_id() to the column's type, for example user_id = current_user_id()::uuid, then repeat manage_rls create_policy."),
-    "RLS_INVALID_EXPRESSION": Code(400, "Correct the expression; manage_schema get shows the columns, manage_rls list the policies that work."),
-    "RLS_UNSAFE_EXPRESSION": Code(400, "Use only columns, operators, current_user_id() and sub-selects in manage_rls create_policy."),
+    "SCHEMA_MIGRATION_FAILED": Code(400, "Nothing was changed; correct the document and try manage_schema dry_run first.", "The database refused the change of structure; all of it was undone."),
+    "RLS_TYPE_MISMATCH": Code(400, "Cast current_user_id() to the column's type, for example user_id = current_user_id()::uuid, then repeat manage_rls create_policy.", "A policy's expression compares values of different types."),
+    "RLS_INVALID_EXPRESSION": Code(400, "Correct the expression; manage_schema get shows the columns, manage_rls list the policies that work.", "The database cannot read the policy's expression."),
+    "RLS_UNSAFE_EXPRESSION": Code(400, "Use only columns, operators, current_user_id() and sub-selects in manage_rls create_policy.", "A policy's expression uses something that could undo the protection."),
     # What lies outside this process.
-    "EXTERNAL_DB_ERROR": Code(503, "Wait a few seconds and repeat the call; if it persists, ask the operator to run brolly status; list_regions answers without the database.", ws_close=1013),
-    "DATABASE_TIMEOUT": Code(504, "Narrow the query with filters and a smaller limit in select_rows, or add an index with manage_schema apply.", ws_close=1013),
+    "EXTERNAL_DB_ERROR": Code(503, "Wait a few seconds and repeat the call; if it persists, ask the operator to run brolly status; list_regions answers without the database.", "The database does not answer at the moment.", ws_close=1013),
+    "DATABASE_TIMEOUT": Code(504, "Narrow the query with filters and a smaller limit in select_rows, or add an index with manage_schema apply.", "The statement took too long, or waited too long for a lock, and was ended.", ws_close=1013),
     # The server itself.
-    "CONFIG_INVALID": Code(500, "Correct the setting named in the message; brolly serve --help lists them all."),
-    "REQUEST_ERROR": Code(400, _DOCS),
-    "INTERNAL_ERROR": Code(500, "Repeat the call once; if it persists, report it with submit_suggestion and the error id.", ws_close=1011),
+    "CONFIG_INVALID": Code(500, "Correct the setting named in the message; brolly serve --help lists them all.", "The server is configured in a way that cannot work."),
+    "REQUEST_ERROR": Code(400, _DOCS, "The request cannot be understood."),
+    "INTERNAL_ERROR": Code(500, "Repeat the call once; if it persists, report it with submit_suggestion and the error id.", "Something went wrong in the server; its log holds the details under the error id.", ws_close=1011),
 }  # fmt: skip
 
 
