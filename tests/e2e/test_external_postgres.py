@@ -16,8 +16,7 @@ import pytest
 import pytest_asyncio
 
 from brolly.core.errors import AppError
-from brolly.pg import runas
-from brolly.pg.embedded import embedded_postgres
+from brolly.pg.embedded import embedded_postgres, runas
 from brolly.pg.external import check_external, parse_dsn
 from brolly.pg.server import Server
 

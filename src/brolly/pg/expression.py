@@ -9,6 +9,10 @@ functions' ids from the stored tree, where no quoting or search path can hide th
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
 
 from brolly.core.errors import AppError
 from brolly.pg.pool import Connection
@@ -178,3 +182,45 @@ async def unsafe_functions(conn: Connection, trees: str, *args: object) -> list[
     """
     query = _UNSAFE.format(trees=trees, denied=_DENIED, harmless=_HARMLESS)
     return [row["proname"] for row in await conn.fetch(query, *args)]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why Postgres did not run a statement. ``depends`` lists what hangs on the object, if that is why."""
+
+    state: str
+    message: str
+    severity: str
+    table: str | None = None
+    column: str | None = None
+    constraint: str | None = None
+    depends: str | None = None
+
+
+# A connection, a lock or a time limit says nothing about the statement: these pass on as they are.
+_NOT_OURS = ("08", "40", "53", "55", "57", "58", "XX")
+
+
+async def refusal_of(conn: Connection, statement: str) -> Refusal | None:
+    """Run a statement that changes structure; None when it ran, else what Postgres has against it.
+
+    After a refusal the transaction is over, up to the savepoint that the caller set.
+    """
+    try:
+        await conn.execute(statement)
+    except asyncpg.PostgresError as error:
+        state = error.sqlstate or ""
+        if state[:2] in _NOT_OURS:
+            raise
+        facts: Any = error
+        # The primary message names objects. Details may hold values of rows, except where objects depend.
+        return Refusal(
+            state,
+            str(error.args[0] if error.args else ""),
+            facts.severity or "ERROR",
+            facts.table_name,
+            facts.column_name,
+            facts.constraint_name,
+            facts.detail if state[:2] in ("2B", "0A") else None,
+        )
+    return None

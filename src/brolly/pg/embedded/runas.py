@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brolly.core.errors import AppError
-from brolly.pg.binaries import Binaries, copy_binaries, find_binaries
+from brolly.pg.embedded.binaries import Binaries, copy_binaries, find_binaries
 
 ACCOUNT = "brolly"
 SHELF = Path("/var/lib/brolly")

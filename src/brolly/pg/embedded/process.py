@@ -18,8 +18,8 @@ import anyio.to_thread
 import asyncpg
 
 from brolly.core.errors import AppError
-from brolly.pg import cluster
-from brolly.pg.runas import Place, find_place
+from brolly.pg.embedded import cluster
+from brolly.pg.embedded.runas import Place, find_place
 from brolly.pg.server import Server
 
 DATABASE = "brolly"

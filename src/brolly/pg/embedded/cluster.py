@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from brolly.core.errors import AppError
-from brolly.pg.binaries import MAJOR
-from brolly.pg.runas import Account, Place
+from brolly.pg.embedded.binaries import MAJOR
+from brolly.pg.embedded.runas import Account, Place
 
 ADMINISTRATOR = "brolly"
 PORT = 5432  # only names the socket: nothing listens on the network

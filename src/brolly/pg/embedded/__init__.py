@@ -1,0 +1,5 @@
+"""The Postgres that comes in the wheel: where it may live, as whom it runs, how it starts and stops."""
+
+from brolly.pg.embedded.process import EmbeddedPostgres, embedded_postgres
+
+__all__ = ["EmbeddedPostgres", "embedded_postgres"]
