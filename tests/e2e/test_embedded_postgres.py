@@ -19,8 +19,7 @@ import psutil
 import pytest
 
 from brolly.core.errors import AppError
-from brolly.pg import binaries, cluster, runas
-from brolly.pg.embedded import EmbeddedPostgres, embedded_postgres
+from brolly.pg.embedded import EmbeddedPostgres, binaries, cluster, embedded_postgres, runas
 
 PASSWORD = "correct horse"
 ROOT = os.geteuid() == 0
