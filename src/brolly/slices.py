@@ -5,6 +5,9 @@ from __future__ import annotations
 from brolly.apps import SLICE as APPS
 from brolly.audit import SLICE as AUDIT
 from brolly.core.slice import Slice
+from brolly.docs import SLICE as DOCS
 from brolly.keys import SLICE as KEYS
+from brolly.regions import SLICE as REGIONS
+from brolly.suggestions import SLICE as SUGGESTIONS
 
-SLICES: tuple[Slice, ...] = (APPS, KEYS, AUDIT)
+SLICES: tuple[Slice, ...] = (APPS, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)

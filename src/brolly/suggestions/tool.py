@@ -1,0 +1,12 @@
+"""submit_suggestion."""
+
+from brolly.core.tool import Action, Tool
+from brolly.suggestions import service
+
+SUBMIT_SUGGESTION = Tool(
+    "submit_suggestion",
+    "Submit suggestion",
+    "Report a bug or a wish to the operator; recent calls go along.",
+    {"": Action(service.submit, service.Submit, idempotent=False, event="suggestion.create", verb="create")},
+    resource="suggestion",
+)
