@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -20,6 +22,7 @@ from brolly.core.tokens import hash_key, key_display_prefix, new_service_key
 from brolly.deps import Deps
 from brolly.keys.service import caller_of_key, ensure_account
 from brolly.mcp_server import BrollyServer
+from brolly.pg.embedded import remove_data_folder
 from brolly.registry import App
 from brolly.web import build_web
 
@@ -61,12 +64,15 @@ async def hold_open(manager: AbstractAsyncContextManager[T]) -> tuple[T, Callabl
 
 
 @pytest.fixture(scope="session")
-async def deps(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deps]:
+async def deps() -> AsyncIterator[Deps]:
     """Open ``Deps`` over an embedded Postgres in a temporary data folder."""
-    settings = load_settings({}, home=tmp_path_factory.mktemp("brolly"), public_url="http://brolly.test")
+    # Not pytest's own: root's is closed to the account that Postgres runs as, and the cluster would go elsewhere.
+    home = Path(tempfile.mkdtemp(prefix="brolly-test-"))
+    settings = load_settings({}, home=home, public_url="http://brolly.test")
     value, close = await hold_open(open_deps(settings))
     yield value
     await close()
+    remove_data_folder(home)
 
 
 async def make_owner(deps: Deps, scopes: tuple[str, ...] = ("*",), account: str | None = None) -> tuple[Caller, str]:

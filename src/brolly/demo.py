@@ -262,12 +262,13 @@ async def run_demo(home: Path, screen: Console, name: str) -> None:
 
 def _finish(home: Path, keep: bool, screen: Console) -> None:
     from brolly.daemon import stop
+    from brolly.pg.embedded import remove_data_folder
 
     if keep:
         screen.print(f"\n[dim]The server goes on; data folder {home}. Stop it with: brolly down[/]")
         return
     stop(load_settings(home=home))
-    shutil.rmtree(home, ignore_errors=True)
+    remove_data_folder(home)
 
 
 @click.command()

@@ -383,9 +383,9 @@ async def test_root_copies_programs_that_its_account_cannot_reach(home: Path, mo
     async with embedded_postgres(home / "data", PASSWORD) as postgres:
         assert await ask(postgres, "select 1") == 1
         program = Path(postmaster_of(home / "data").exe())
-        assert program.is_relative_to(runas.SHELF / "postgres")
+        assert program.is_relative_to(runas.SHELF / "programs")
         assert not mode_of(program) & 0o022
-        shutil.rmtree(runas.SHELF / "postgres" / program.relative_to(runas.SHELF / "postgres").parts[0])
+        shutil.rmtree(runas.SHELF / "programs" / program.relative_to(runas.SHELF / "programs").parts[0])
     end_cluster(home / "data")
 
 

@@ -25,7 +25,7 @@ class Settings:
     """Every setting. ``BROLLY_<NAME>`` in the environment sets the field of that name."""
 
     home: Path = _setting(  # noqa: RUF009
-        None, "Data folder; default: the platform's user data folder (root: /var/lib/brolly)."
+        None, "Data folder; default: the platform's user data folder (root: /var/lib/brolly/home)."
     )
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(4000, "Port to listen on.")
@@ -61,12 +61,12 @@ class Settings:
 
 
 def default_home() -> Path:
-    """The data folder when none is set: the platform's for users, ``/var/lib/brolly`` for root.
+    """The data folder when none is set: the platform's for users, ``/var/lib/brolly/home`` for root.
 
     Root's own home is closed to the unprivileged account that Postgres must run as.
     """
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        return Path("/var/lib/brolly")
+        return Path("/var/lib/brolly/home")
     import platformdirs
 
     return Path(platformdirs.user_data_dir("brolly", appauthor=False))

@@ -119,7 +119,7 @@ def find_place(home: Path) -> Place:
     account = _choose_account(home, entry)
     binaries = find_binaries()
     if not account.can_enter(binaries.must_be_entered()):
-        binaries = copy_binaries(binaries, _make_shelf("postgres", 0o755))
+        binaries = copy_binaries(binaries, _make_shelf("programs", 0o755))
     at_home = _open_home(account, home)
     if entry.exists():
         data = entry.resolve()
@@ -286,3 +286,12 @@ def make_private(account: Account, folder: Path) -> Path:
         f"{folder} belongs to user {_user_name(found.st_uid)} or is no folder; a socket there would not be safe.",
         remediation=f"Remove {folder}, or set BROLLY_HOME to a folder with a shorter name.",
     )
+
+
+def remove_data_folder(home: Path) -> None:
+    """Delete a data folder that no server uses, with what lies elsewhere for it. For throw-away folders."""
+    elsewhere = [Path("/tmp") / f"brolly-{os.geteuid()}" / digest(home)]  # noqa: S108
+    if os.geteuid() == 0:
+        elsewhere.append(SHELF / "clusters" / digest(home))
+    for folder in (*elsewhere, home):
+        shutil.rmtree(folder, ignore_errors=True)
