@@ -16,8 +16,10 @@ PAGE_WEIGHT = 2
 
 _WORD = re.compile(r"[a-z0-9_]+")
 _STOP = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from", "how", "i", "in", "is"]
-    + ["it", "my", "of", "on", "or", "that", "the", "this", "to", "what", "when", "which", "why", "with", "you"]
+    (
+        *("a", "an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from", "how", "i", "in", "is"),
+        *("it", "my", "of", "on", "or", "that", "the", "this", "to", "what", "when", "which", "why", "with", "you"),
+    )
 )
 
 
