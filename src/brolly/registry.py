@@ -66,9 +66,11 @@ class Registry:
         self._control = control
         self._listener = listener
         self._known: dict[str, App] = {}
+        self._heard = 0
         listener.on(CHANNEL, self._forget)
 
     def _forget(self, app_id: str) -> None:
+        self._heard += 1
         if app_id:
             self._known.pop(app_id, None)
         else:
@@ -83,11 +85,13 @@ class Registry:
         """The app, whoever asks; None when there is none. For the platform itself, not for callers."""
         if self._listener.healthy and (known := self._known.get(app_id)):
             return known
+        heard = self._heard
         row = await self._control.fetchrow(f"select {COLUMNS} from brolly.apps where id = $1", app_id)
         if row is None:
             return None
         app = app_of(row)
-        if self._listener.healthy:
+        # What was read before a change was announced must not be kept after it.
+        if self._listener.healthy and heard == self._heard:
             self._known[app_id] = app
         return app
 

@@ -15,14 +15,12 @@ import anyio
 
 from brolly.core.tokens import new_app_id
 from brolly.deps import Deps
+from brolly.pg.locks import advisory_lock
 from brolly.pg.pool import Connection
 from brolly.registry import App
 
 log = logging.getLogger("brolly.apps")
 
-_LOCK = "select pg_advisory_lock(hashtextextended($1, 0))"
-_TRY_LOCK = "select pg_try_advisory_lock(hashtextextended($1, 0))"
-_UNLOCK = "select pg_advisory_unlock(hashtextextended($1, 0))"
 _WORDS = ("app", "hub", "lab", "now", "base", "works", "space", "house")
 WAIT_SECONDS = 30
 
@@ -46,29 +44,24 @@ async def create(deps: Deps, account_id: str, name: str, region: str) -> tuple[s
 
 
 async def _create(deps: Deps, app_id: str, account_id: str, name: str, region: str) -> bool:
-    async with deps.control.acquire() as connection:
-        await connection.execute(_LOCK, app_id)
+    async with deps.databases.at_work, deps.control.acquire() as connection, advisory_lock(connection, app_id):
+        if not await _promise(deps, connection, app_id, account_id, name, region):
+            return False
         try:
-            if not await _promise(deps, connection, app_id, account_id, name, region):
-                return False
-            try:
-                await deps.databases.create_database(connection, app_id)
-                for part in deps.slices:
-                    if part.app_created is not None:
-                        await part.app_created(deps, await deps.registry.find(app_id))
-                await connection.execute(
-                    "update brolly.apps set status = 'ready', app_version = $2, updated_at = now() where id = $1",
-                    app_id,
-                    deps.databases.app_version,
-                )
-            except Exception:
-                await _remove(deps, connection, app_id)
-                raise
-            await deps.registry.changed(app_id)
-            return True
-        finally:
-            if not connection.is_closed():
-                await connection.execute(_UNLOCK, app_id)
+            await deps.databases.create_database(connection, app_id)
+            for part in deps.slices:
+                if part.app_created is not None:
+                    await part.app_created(deps, await deps.registry.find(app_id))
+            await connection.execute(
+                "update brolly.apps set status = 'ready', app_version = $2, updated_at = now() where id = $1",
+                app_id,
+                deps.databases.app_version,
+            )
+        except Exception:
+            await _remove(deps, connection, app_id)
+            raise
+        await deps.registry.changed(app_id)
+        return True
 
 
 async def _promise(deps: Deps, connection: Connection, app_id: str, account_id: str, name: str, region: str) -> bool:
@@ -105,20 +98,15 @@ async def _free_subdomain(connection: Connection, name: str) -> str:
 async def delete(deps: Deps, app: App) -> None:
     """Remove the app for good: no new work reaches it, then database, hooks, row."""
     with anyio.CancelScope(shield=True):
-        async with deps.control.acquire() as connection:
-            await connection.execute(_LOCK, app.id)
-            try:
-                # The name and the subdomain are free again at once.
-                await connection.execute(
-                    "update brolly.apps set status = 'deleting', name = name || '~' || id, "
-                    "subdomain = subdomain || '~' || id, updated_at = now() where id = $1 and status = 'ready'",
-                    app.id,
-                )
-                await deps.registry.changed(app.id)
-                await _remove(deps, connection, app.id)
-            finally:
-                if not connection.is_closed():
-                    await connection.execute(_UNLOCK, app.id)
+        async with deps.databases.at_work, deps.control.acquire() as connection, advisory_lock(connection, app.id):
+            # The name and the subdomain are free again at once.
+            await connection.execute(
+                "update brolly.apps set status = 'deleting', name = name || '~' || id, "
+                "subdomain = subdomain || '~' || id, updated_at = now() where id = $1 and status = 'ready'",
+                app.id,
+            )
+            await deps.registry.changed(app.id)
+            await _remove(deps, connection, app.id)
 
 
 async def _remove(deps: Deps, connection: Connection, app_id: str) -> None:
@@ -139,20 +127,18 @@ async def sweep(deps: Deps) -> list[str]:
     rows: list[Any] = await deps.control.fetch("select id, status from brolly.apps where status <> 'ready'")
     for row in rows:
         app_id = str(row["id"])
-        async with deps.control.acquire() as connection:
-            if not await connection.fetchval(_TRY_LOCK, app_id):
-                continue  # somebody is at work on it
-            try:
-                # Only now is the status certain: the worker may have finished before the lock was free.
-                left = await connection.fetchval(
-                    "select 1 from brolly.apps where id = $1 and status <> 'ready'", app_id
-                )
-                if left:
-                    await _remove(deps, connection, app_id)
-                    cleared.append(app_id)
-                    log.warning("cleared away app %s, left %s by a process that died", app_id, row["status"])
-            finally:
-                await connection.execute(_UNLOCK, app_id)
+        async with (
+            deps.databases.at_work,
+            deps.control.acquire() as connection,
+            advisory_lock(connection, app_id, wait=False) as held,
+        ):
+            # Only under the lock is the status certain: somebody may be at work, or have finished meanwhile.
+            if held and await connection.fetchval(
+                "select 1 from brolly.apps where id = $1 and status <> 'ready'", app_id
+            ):
+                await _remove(deps, connection, app_id)
+                cleared.append(app_id)
+                log.warning("cleared away app %s, left %s by a process that died", app_id, row["status"])
     return cleared
 
 

@@ -16,8 +16,9 @@ PREFIX = "BROLLY_"
 REGION = re.compile(r"^[a-z]+(-[a-z0-9]+)+$")
 
 
-def _setting(default: Any, doc: str) -> Any:
-    return field(default=default, metadata={"doc": doc})
+def _setting(default: Any, doc: str, *, hidden: bool = False) -> Any:
+    """``hidden`` keeps a secret out of the record's text form, which may reach a log."""
+    return field(default=default, metadata={"doc": doc}, repr=not hidden)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +31,11 @@ class Settings:
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(4000, "Port to listen on.")
     public_url: str = _setting("", "Base URL under which clients reach the server; default http://{host}:{port}.")
-    database_url: str = _setting("", "DSN of an external Postgres >= 15 with pgvector; empty: the embedded one.")
+    database_url: str = _setting(
+        "", "DSN of an external Postgres >= 15 with pgvector; empty: the embedded one.", hidden=True
+    )
     secret: str = _setting(
-        "", "Installation secret (>= 32 characters); default: the file secret.key in the data folder."
+        "", "Installation secret (>= 32 characters); default: the file secret.key in the data folder.", hidden=True
     )
     read_only: bool = _setting(False, "Offer and accept only actions that change nothing.")
     tools: tuple[str, ...] = _setting((), "Only these MCP tools, separated by commas; empty: all.")
@@ -49,7 +52,9 @@ class Settings:
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp and brolly keys talk to; default: the one on this machine.")
-    api_key: str = _setting("", "Service key that brolly mcp uses; default: the file owner.key in the data folder.")
+    api_key: str = _setting(
+        "", "Service key that brolly mcp uses; default: the file owner.key in the data folder.", hidden=True
+    )
 
     @property
     def base_url(self) -> str:
@@ -155,6 +160,12 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     if "home" not in values:
         values["home"] = default_home()
     return _check(Settings(**values))
+
+
+def is_set(name: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the environment sets that setting, be it to its default."""
+    environ = os.environ if environ is None else environ
+    return environ.get(PREFIX + name.upper(), "") != ""
 
 
 def describe_settings() -> list[dict[str, Any]]:

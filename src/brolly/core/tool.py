@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
+import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from brolly.core.caller import Caller
@@ -265,7 +266,9 @@ class Tool:
             raise
         finally:
             if not asked:
-                await host.record(self._event(label, action, caller, app_id, target, started, error))
+                # What was done is recorded even when the client has gone in the meantime.
+                with anyio.move_on_after(10, shield=True):
+                    await host.record(self._event(label, action, caller, app_id, target, started, error))
 
     def parse(self, label: str, arguments: Mapping[str, Any]) -> Params:
         """The arguments as the action's parameters model; raises one error that names all that is wrong."""

@@ -68,10 +68,11 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check constraint; ``expression`` as Postgres prints it."""
+    """A check constraint and the columns it reads; ``expression`` as Postgres prints it."""
 
     name: str
     expression: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ with t as (
             'plain', not n.condeferrable and n.confmatchtype = 's' and n.confdelsetcols is null
         ) order by n.conname) filter (where f.relnamespace = 'public'::regnamespace) as foreign_keys,
         json_agg(json_build_object(
-            'name', n.conname, 'expression', pg_get_expr(n.conbin, n.conrelid)
+            'name', n.conname, 'expression', pg_get_expr(n.conbin, n.conrelid), 'columns', coalesce(own.names, '[]')
         ) order by n.conname) filter (where n.contype = 'c') as checks
     from t
     join pg_constraint n on n.conrelid = t.oid and n.contype in ('p', 'u', 'f', 'c')
@@ -286,7 +287,7 @@ def _table(row: dict[str, Any]) -> Table:
         primary=primary,
         uniques=tuple(k for k, r in zip(keys, row["keys"], strict=True) if r["kind"] == "u"),
         foreign_keys=tuple(_foreign_key(f) for f in row["foreign_keys"]),
-        checks=tuple(Check(c["name"], c["expression"]) for c in row["checks"]),
+        checks=tuple(Check(c["name"], c["expression"], tuple(c["columns"])) for c in row["checks"]),
         indexes=tuple(_index(i) for i in row["indexes"]),
         rls_enabled=row["rls_enabled"],
         rls_forced=row["rls_forced"],

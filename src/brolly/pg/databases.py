@@ -14,17 +14,18 @@ import re
 import secrets
 from typing import Any
 
+import anyio
 import asyncpg
 
 from brolly.core.errors import AppError
 from brolly.core.tokens import derive
+from brolly.pg.locks import advisory_lock
 from brolly.pg.migrate import fingerprint, latest, migrate
 from brolly.pg.pool import OWNER_ROLE, Connection, Database, door_login, login_password, owner_login
 from brolly.pg.server import Server
 
 APP_ID = re.compile(r"^app_[0-9a-z]{12}$")
 _CALLER_ROLES = ("butterbase_anon", "butterbase_user", "butterbase_service")
-_LOCK_CLUSTER = 0x62726F6D
 _SCRAM_ROUNDS = 4096
 
 
@@ -54,6 +55,8 @@ class Databases:
         has them created in ``template1`` by a superuser.
         """
         self._base = base
+        # Making an app holds a control connection and needs a second one now and then: never all of them.
+        self.at_work = anyio.CapacityLimiter(4)
         self._server = server
         self._control = control
         self._secret = secret
@@ -64,16 +67,13 @@ class Databases:
     async def prepare(self) -> list[str]:
         """Bring roles, control database and template up to date; what was done, in words."""
         done: list[str] = []
-        async with self._control.acquire() as connection:
-            await connection.execute("select pg_advisory_lock($1)", _LOCK_CLUSTER)
-            try:
-                await self._create_roles(connection)
-                done += [f"control {name}" for name in await migrate(connection, "control")]
-                await self._check_secret(connection)
-                if await self._create_template(connection):
-                    done.append(f"template {self.template}")
-            finally:
-                await connection.execute("select pg_advisory_unlock($1)", _LOCK_CLUSTER)
+        async with self._control.acquire() as connection, advisory_lock(connection, "brolly-cluster"):
+            await self._create_roles(connection)
+            done += [f"control {name}" for name in await migrate(connection, "control")]
+            await self._check_secret(connection)
+            await self._close_to_others(connection)
+            if await self._create_template(connection):
+                done.append(f"template {self.template}")
         return done
 
     async def _create_roles(self, connection: Connection) -> None:
@@ -107,6 +107,14 @@ class Databases:
                 remediation="Set BROLLY_SECRET (or secret.key in the data folder) to the secret of the server that "
                 "created it; database logins are derived from it.",
             )
+
+    async def _close_to_others(self, connection: Connection) -> None:
+        """An app's logins may enter their own database alone: not the control database, nor, in a cluster
+        that is ours, those that every cluster has.
+        """
+        ours = ("postgres", "template1") if self._base == "template0" else ()
+        for name in (self._server.database, *ours):
+            await connection.execute(f'revoke connect on database "{name}" from public')
 
     async def _create_template(self, connection: Connection) -> bool:
         exists = "select 1 from pg_database where datname = $1"

@@ -10,11 +10,11 @@ from importlib import resources
 from typing import Literal
 
 from brolly.core.errors import AppError
+from brolly.pg.locks import advisory_lock
 from brolly.pg.pool import Connection
 
 Kind = Literal["control", "app"]
 _NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
-_LOCK = 0x62726F6C  # "brol": one migration run at a time per database
 
 _TABLE = """
 create schema if not exists brolly;
@@ -70,8 +70,7 @@ async def migrate(connection: Connection, kind: Kind) -> list[str]:
     Raises ``CONFIG_INVALID`` when the database is newer than this version of Brolly, or
     when a file differs from what was applied under its number.
     """
-    await connection.execute("select pg_advisory_lock($1)", _LOCK)
-    try:
+    async with advisory_lock(connection, "brolly-migrate"):
         async with connection.transaction():
             await connection.execute(_TABLE)
         rows = await connection.fetch("select version, name, checksum from brolly.applied_migrations")
@@ -80,8 +79,6 @@ async def migrate(connection: Connection, kind: Kind) -> list[str]:
             _check(kind, known.get(row["version"]), row["version"], row["checksum"])
         done = {row["version"] for row in rows}
         return [await _apply(connection, m) for m in known.values() if m.version not in done]
-    finally:
-        await connection.execute("select pg_advisory_unlock($1)", _LOCK)
 
 
 def _check(kind: Kind, ours: Migration | None, version: int, checksum: str) -> None:
