@@ -13,6 +13,7 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams, AuditEvent
 from brolly.deps import Deps
+from brolly.registry import not_found
 
 log = logging.getLogger("brolly.audit")
 
@@ -74,9 +75,7 @@ async def record(deps: Deps, event: AuditEvent) -> None:
 
 async def query_logs(deps: Deps, caller: Caller, params: QueryLogs) -> dict[str, Any]:
     """Rows of one app (or of ``_platform``: keys and apps of the account), newest first."""
-    account = caller.account_id if params.app_id == PLATFORM else await _account_of(deps, caller, params.app_id)
-    if params.app_id == PLATFORM:
-        caller.require_account()
+    account = caller.require_account() if params.app_id == PLATFORM else await _account_of(deps, caller, params.app_id)
     if params.actor_id and params.user_id and params.actor_id != params.user_id:
         raise AppError("VALIDATION_INVALID_SCHEMA", "actor_id and user_id are the same filter; send one of them.")
     where, args = _conditions(account, params)
@@ -102,10 +101,18 @@ async def query_logs(deps: Deps, caller: Caller, params: QueryLogs) -> dict[str,
 
 
 async def _account_of(deps: Deps, caller: Caller, app_id: str) -> str:
-    return (await deps.registry.get(caller, app_id)).account_id
+    """The account whose rows of that app this caller may read; rows outlive the app."""
+    app = await deps.registry.find(app_id)
+    if app is not None and caller.may_see(app.id, app.account_id):
+        return app.account_id
+    # A refused call leaves a row too, so only what succeeded shows that the account had the app.
+    had = "select 1 from brolly.audit_log where account_id = $1 and app_id = $2 and success limit 1"
+    if app is None and not caller.app_scopes and await deps.control.fetchval(had, caller.account_id, app_id):
+        return caller.require_account()
+    raise not_found(app_id)
 
 
-def _conditions(account: str | None, params: QueryLogs) -> tuple[str, list[Any]]:
+def _conditions(account: str, params: QueryLogs) -> tuple[str, list[Any]]:
     args: list[Any] = [account, params.app_id]
     parts = ["account_id = $1", "app_id = $2"]
     filters = {
