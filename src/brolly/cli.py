@@ -1,0 +1,201 @@
+"""The command line. What a command needs is imported when it runs, so that ``brolly mcp`` starts at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brolly import __version__
+
+_MAX_PORT = 65535
+
+
+class _WithSettings(click.Command):
+    """A command whose help ends with the list of all settings."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list."""
+        from brolly.core.settings import describe_settings
+
+        with formatter.section("Settings (environment variables; an option wins)"):
+            formatter.write_dl(
+                [(entry["name"], f"{entry['doc']}{_default(entry['default'])}") for entry in describe_settings()]
+            )
+
+
+def _default(value: Any) -> str:
+    if value is None or value in ("", ()):
+        return ""
+    shown = ",".join(value) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    return f" [{shown}]"
+
+
+def _folder(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
+    return None if value is None else Path(value).expanduser().absolute()
+
+
+def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+_home = click.option("--home", metavar="FOLDER", callback=_folder, help="Data folder (BROLLY_HOME).")
+_host = click.option("--host", metavar="ADDRESS", help="Address to listen on (BROLLY_HOST; 127.0.0.1).")
+_port = click.option(
+    "--port", type=click.IntRange(0, _MAX_PORT), metavar="PORT", help="Port to listen on (BROLLY_PORT; 4000)."
+)
+_read_only = click.option(
+    "--read-only/--no-read-only", default=None, help="Offer only actions that change nothing (BROLLY_READ_ONLY)."
+)
+_tools = click.option("--tools", metavar="A,B", callback=_names, help="Offer only these MCP tools (BROLLY_TOOLS; all).")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", "-V", message="brolly %(version)s")
+def brolly() -> None:
+    """A backend that coding agents operate: Postgres, row-level security and a REST API over MCP."""
+
+
+@brolly.command(cls=_WithSettings)
+@_host
+@_port
+@_read_only
+@_tools
+@click.option("--workers/--no-workers", default=None, help="Run background workers here (BROLLY_WORKERS; yes).")
+@_home
+@click.option("--any-port", is_flag=True, hidden=True)
+@click.option("--detach", type=int, hidden=True)
+def serve(any_port: bool, detach: int | None, **given: Any) -> None:
+    """Run the server here, until Ctrl-C."""
+    if detach is not None:
+        # Before anything starts a thread.
+        from brolly.daemon import leave_parent
+
+        leave_parent(detach)
+    from brolly.commands.server import serve_here
+
+    serve_here(given, any_port=any_port, announce=detach)
+
+
+@brolly.command()
+@_host
+@_port
+@_read_only
+@_tools
+@_home
+def up(**given: Any) -> None:
+    """Start the server in the background, if none runs."""
+    from brolly.commands.server import bring_up
+
+    bring_up(given)
+
+
+@brolly.command()
+@_home
+def down(home: Path | None) -> None:
+    """Stop the server in the background."""
+    from brolly.commands.server import bring_down
+
+    bring_down(home)
+
+
+@brolly.command()
+@_home
+@_json
+def status(home: Path | None, as_json: bool) -> None:
+    """Say whether the server runs, where, and how much it holds. Exits with 3 when it does not."""
+    from brolly.commands.status import show_status
+
+    sys.exit(show_status(home, as_json))
+
+
+@brolly.command()
+@_read_only
+@_tools
+@_home
+def mcp(**given: Any) -> None:
+    """Speak MCP over stdin and stdout, for a client's configuration.
+
+    Starts the server in the background if none runs. --read-only and --tools narrow what this client is
+    offered; other clients of the same server keep theirs. BROLLY_URL names a server elsewhere.
+    """
+    from brolly.bridge import run_bridge
+    from brolly.core.settings import is_set, load_settings
+
+    run_bridge(load_settings(**given), port_given=is_set("port"))
+
+
+@brolly.group()
+def keys() -> None:
+    """Make, list and revoke service keys."""
+
+
+@keys.command("list")
+@click.option("--account", default="owner", show_default=True, metavar="NAME", help="Whose keys.")
+@_home
+@_json
+def keys_list(account: str, home: Path | None, as_json: bool) -> None:
+    """Show the keys that are not revoked."""
+    from brolly.commands.keys import list_keys
+
+    list_keys(home, account, as_json)
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--account", default="owner", show_default=True, metavar="NAME", help="Who owns it; made if there is none."
+)
+@click.option("--app", metavar="APP_ID", help="Only for this app.")
+@click.option("--read", is_flag=True, help="Only for actions that change nothing.")
+@_home
+@_json
+def keys_create(name: str, account: str, app: str | None, read: bool, home: Path | None, as_json: bool) -> None:
+    """Make a key and show it, once."""
+    from brolly.commands.keys import create_key
+
+    create_key(home, name, account, app, read, as_json)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@_home
+@_json
+def keys_revoke(key_id: str, home: Path | None, as_json: bool) -> None:
+    """Revoke a key for good; brolly keys list shows the ids."""
+    from brolly.commands.keys import revoke_key
+
+    revoke_key(home, key_id, as_json)
+
+
+@brolly.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 if something is pending.")
+@_home
+@_json
+def migrate(check: bool, home: Path | None, as_json: bool) -> None:
+    """Bring the control database, the template and every app's database up to date."""
+    from brolly.commands.migrate import migrate_databases
+
+    sys.exit(migrate_databases(home, check, as_json))
+
+
+@brolly.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def demo(arguments: tuple[str, ...]) -> None:
+    """Build a small secured app and show who sees what."""
+    command: click.Command = importlib.import_module("brolly.demo").demo
+    command.main(list(arguments), prog_name="brolly demo")
+
+
+def main() -> None:
+    """Run the command line; failures are shown in words, not as tracebacks."""
+    try:
+        brolly(prog_name="brolly")
+    except Exception as error:
+        from brolly.commands.terminal import show_failure
+
+        sys.exit(show_failure(error))

@@ -1,0 +1,128 @@
+"""serve, up and down."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brolly.commands.terminal import is_terminal, run, spinner, write, write_facts
+from brolly.core.settings import is_set, load_settings
+
+if TYPE_CHECKING:
+    from brolly.serve import Serving
+
+
+def serve_here(given: Mapping[str, Any], *, any_port: bool, announce: int | None) -> None:
+    """Serve until a signal comes."""
+    settings = load_settings(**given)
+    from brolly.serve import configure_logging, is_loopback, log, serve
+
+    configure_logging(settings.log_level)
+    if not is_loopback(settings.host):
+        log.warning(
+            "listening on %s without TLS: keys and data cross the network in the clear. Put a proxy with TLS in front "
+            "and set BROLLY_PUBLIC_URL to its address",
+            settings.host,
+        )
+
+    def ready(serving: Serving) -> None:
+        if announce is not None:
+            # Who started us may be gone.
+            with suppress(OSError):
+                os.write(announce, b"1")
+            os.close(announce)
+        elif is_terminal():
+            _show(serving)
+
+    async def work() -> None:
+        await serve(settings, any_port=any_port, keep_log=announce is not None, ready=ready)
+
+    run(work)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+
+
+def _show(serving: Serving) -> None:
+    url, settings = serving.running.url, serving.settings
+    facts = [
+        ("Brolly", serving.running.version + (" (read-only)" if settings.read_only else "")),
+        ("URL", url),
+        ("MCP", f"{url}/mcp"),
+        ("Data", str(settings.home)),
+        ("Postgres", serving.running.postgres),
+        ("Key", str(serving.key_file) if serving.key_file else "the owner's key was revoked: brolly keys create NAME"),
+    ]
+    if serving.primary:
+        facts.append(("Connect", "give your MCP client the command: brolly mcp"))
+    else:
+        facts.append(("Note", "another server of this data folder runs; brolly mcp, status and down mean that one"))
+    # A terminal that is gone is no reason to stop serving.
+    with suppress(OSError):
+        write_facts(facts)
+
+
+def bring_up(given: Mapping[str, Any]) -> None:
+    """Start the server in the background, if none runs."""
+    settings = load_settings(**given)
+    from brolly.daemon import find_server
+
+    running = find_server(settings.home)
+    if running is not None:
+        write(f"{running.url} (runs already, process {running.pid})" if is_terminal() else running.url)
+        return
+    with spinner("Starting the server…"):
+        running = run(_ensure, settings, given)
+    write(running.url)
+
+
+async def _ensure(settings: Any, given: Mapping[str, Any]) -> Any:
+    from brolly.daemon import ensure_running
+
+    options = [] if given["port"] is not None or is_set("port") else ["--any-port"]
+    for name in ("host", "port"):
+        if given[name] is not None:
+            options += [f"--{name}", str(given[name])]
+    if given["read_only"] is not None:
+        options.append("--read-only" if given["read_only"] else "--no-read-only")
+    if given["tools"] is not None:
+        options += ["--tools", ",".join(given["tools"])]
+    return await ensure_running(settings, options=options)
+
+
+def bring_down(home: Path | None) -> None:
+    """Stop the server in the background; none is no failure."""
+    settings = load_settings(home=home)
+    from brolly.daemon import stop_server
+
+    with spinner("Ending the server…"):
+        ended = run(stop_server, settings.home)
+        left = run(_end_postgres, settings.home)
+    if ended is not None:
+        write(f"Ended the server at {ended.url}.")
+    elif left:
+        write("No server ran; ended the Postgres that a killed one had left.")
+    else:
+        write("No server runs.")
+
+
+async def _end_postgres(home: Path) -> bool:
+    """End the embedded Postgres if a killed server left it running; whether it did."""
+    if not (home / "postgres.users").exists():
+        return False
+    from brolly.pg.embedded.cluster import find_postmaster
+
+    data = (home / "postgres").resolve()
+    if find_postmaster(data) is None:
+        return False
+    from brolly.app import read_secret
+    from brolly.core.tokens import derive
+    from brolly.pg.embedded import embedded_postgres
+
+    # Whoever is last to leave ends it.
+    async with embedded_postgres(home, derive(read_secret(load_settings(home=home)), "postgres-administrator")):
+        pass
+    return find_postmaster(data) is None

@@ -1,0 +1,304 @@
+"""``brolly serve``: one process that listens, works in the background and ends in good order."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import uvicorn
+
+from brolly import __version__
+from brolly.app import open_deps, private_folder, write_private
+from brolly.core.errors import AppError
+from brolly.core.settings import Settings
+from brolly.core.worker import Worker, start_workers
+from brolly.daemon import Running, find_server, log_path, record_path, server_lock, take_lock
+from brolly.deps import Deps
+from brolly.keys.service import ensure_owner_key
+from brolly.pg.embedded.cluster import bound_log
+from brolly.web import build_web
+
+log = logging.getLogger("brolly.serve")
+
+GRACE_SECONDS = 4  # for requests in flight; what still runs then is cancelled
+BACKLOG = 2048
+NEXT_PORTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is known once the server answers."""
+
+    running: Running
+    settings: Settings
+    primary: bool
+    """False when another server of the same data folder is the one that the other commands talk to."""
+    key_file: Path | None
+
+
+def configure_logging(level: str) -> None:
+    """Log to stderr: time, level, line. Other packages speak up only for warnings."""
+    logging.raiseExceptions = False  # a closed stderr must not end the server
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+        force=True,
+    )
+    if level != "debug":
+        for name in ("uvicorn", "mcp", "httpx", "httpcore", "asyncio", "sse_starlette"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def local_url(settings: Settings) -> str:
+    """The address under which this machine reaches the server."""
+    return replace(settings, public_url="").base_url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bind(settings: Settings, any_port: bool) -> socket.socket:
+    """A listening socket. Taken before anything else is opened, so that a port in use is told at once.
+
+    It listens at once, too: two programs may bind the same port, but only one may listen.
+    """
+    ports = [settings.port]
+    if any_port:
+        ports += [*range(settings.port + 1, settings.port + 1 + NEXT_PORTS), 0]
+    for port in ports:
+        try:
+            return _listen(settings.host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise _cannot_listen(settings, error) from error
+            refused = error
+    raise _port_in_use(settings) from refused
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> AppError:
+    return AppError(
+        "CONFIG_INVALID",
+        f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}.",
+        remediation="Choose an address of this machine with --host (BROLLY_HOST) and a port above 1023 with --port "
+        "(BROLLY_PORT).",
+    )
+
+
+def _port_in_use(settings: Settings) -> AppError:
+    running = find_server(settings.home)
+    if running is not None and urlsplit(running.url).port == settings.port:
+        return AppError(
+            "CONFIG_INVALID",
+            f"The server of this data folder runs already, at {running.url} (process {running.pid}).",
+            remediation="Use it, end it with brolly down, or start a second one with --port.",
+        )
+    return AppError(
+        "CONFIG_INVALID",
+        f"Port {settings.port} on {settings.host} is in use by {_who_listens(settings)}.",
+        remediation="Choose another with --port (BROLLY_PORT), or end that program.",
+    )
+
+
+def _who_listens(settings: Settings) -> str:
+    import httpx
+
+    with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+        found = httpx.get(local_url(settings) + "/health", timeout=2, trust_env=False).json()
+        if found["service"] == "brolly":
+            return f"another Brolly server (version {found['version']}) with another data folder"
+    return "another program"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which end the process before our own clearing up."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready, self._on_end = on_ready, on_end
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to us."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell when requests are answered."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell before connections are refused."""
+        self._on_end()
+        await super().shutdown(sockets)
+
+
+class _Stop:
+    """What signals do: the first ends in good order, the next at once."""
+
+    def __init__(self) -> None:
+        self.server: _Server | None = None
+        self.scope = anyio.CancelScope()
+        self._heard = 0
+
+    async def listen(self) -> None:
+        """Hear signals until cancelled."""
+        wanted = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            wanted.append(signal.SIGHUP)
+        with anyio.open_signal_receiver(*wanted) as signals:
+            async for number in signals:
+                self._heard += 1
+                log.info("%s: ending%s", number.name, "" if self._heard == 1 else " at once")
+                if self.server is None:
+                    self.scope.cancel()
+                elif self._heard == 1:
+                    self.server.should_exit = True
+                else:
+                    self.server.force_exit = True
+
+
+@asynccontextmanager
+async def _place_of_server(home: Path) -> AsyncGenerator[bool]:
+    """Hold the data folder's server lock for the block; False when another server has it."""
+    lock = None
+    for _ in range(25):
+        # Somebody who looks whether a server runs holds it for a moment.
+        if (lock := take_lock(server_lock(home))) is not None:
+            break
+        await anyio.sleep(0.02)
+    try:
+        if lock is not None:
+            record_path(home).unlink(missing_ok=True)
+        yield lock is not None
+    finally:
+        if lock is not None:
+            record_path(home).unlink(missing_ok=True)
+            os.close(lock)
+
+
+async def settle_owner_key(deps: Deps) -> Path | None:
+    """Keep ``owner.key`` in the data folder while the owner's first key is valid; remove it when it is not."""
+    path = deps.settings.home / "owner.key"
+    key = await ensure_owner_key(deps)
+    if key is None:
+        path.unlink(missing_ok=True)
+        return None
+    write_private(path, key + "\n")
+    return path
+
+
+async def serve(
+    settings: Settings,
+    *,
+    any_port: bool = False,
+    keep_log: bool = False,
+    ready: Callable[[Serving], None] = lambda _serving: None,
+) -> None:
+    """Serve until a signal comes. ``ready`` is called once requests are answered.
+
+    ``any_port`` takes a free port when the wanted one is in use; ``keep_log`` keeps the log of a
+    server in the background small.
+    """
+    private_folder(settings.home)
+    listener = bind(settings, any_port)
+    settings = replace(settings, port=listener.getsockname()[1])
+    stop = _Stop()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop.listen)
+            with stop.scope:
+                async with _place_of_server(settings.home) as primary:
+                    await _run(settings, listener, stop, primary, keep_log, ready)
+            group.cancel_scope.cancel()
+    finally:
+        listener.close()
+    log.info("ended")
+
+
+async def _run(
+    settings: Settings,
+    listener: socket.socket,
+    stop: _Stop,
+    primary: bool,
+    keep_log: bool,
+    ready: Callable[[Serving], None],
+) -> None:
+    async with open_deps(settings, log.info) as deps:
+        key_file = await settle_owner_key(deps)
+        postgres = "external" if settings.database_url else "embedded"
+        running = Running(
+            os.getpid(), local_url(settings), __version__, datetime.now(UTC).isoformat(timespec="seconds"), postgres
+        )
+
+        def on_ready() -> None:
+            if primary:
+                write_private(record_path(settings.home), running.to_json())
+            log.info("serving at %s", running.url)
+            ready(Serving(running, settings, primary, key_file))
+
+        config = uvicorn.Config(
+            build_web(deps),
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            backlog=BACKLOG,
+        )
+
+        def on_end() -> None:
+            if primary:
+                record_path(settings.home).unlink(missing_ok=True)
+
+        server = _Server(config, on_ready, on_end)
+        async with anyio.create_task_group() as group:
+            start_workers(group, _workers(deps, keep_log))
+            stop.server = server
+            await server.serve(sockets=[listener])
+            group.cancel_scope.cancel()
+
+
+def _workers(deps: Deps, keep_log: bool) -> list[Worker]:
+    workers = [worker for part in deps.slices for worker in part.workers(deps)] if deps.settings.workers else []
+    if keep_log:
+        workers.append(Worker("log", lambda: _bound_log(log_path(deps.settings.home))))
+    return workers
+
+
+async def _bound_log(path: Path) -> None:
+    while True:
+        await anyio.to_thread.run_sync(bound_log, path)
+        await anyio.sleep(60)
