@@ -90,8 +90,7 @@ def bind(settings: Settings, any_port: bool) -> socket.socket:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise _cannot_listen(settings, error) from error
-            refused = error
-    raise _port_in_use(settings) from refused
+    raise _port_in_use(settings)
 
 
 def _listen(host: str, port: int) -> socket.socket:

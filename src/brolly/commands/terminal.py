@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -40,13 +40,17 @@ def show_failure(error: BaseException) -> int:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error inside the groups that task groups wrap around it, if there is but one kind."""
-    while isinstance(error, BaseExceptionGroup):
-        ours = error.subgroup(AppError)
-        if ours is None and len(error.exceptions) != 1:
-            return error
-        error = (ours or error).exceptions[0]
-    return error
+    """The error inside the groups that task groups wrap around it: ours if there is one, else the only one."""
+    leaves = _leaves(error)
+    ours = [leaf for leaf in leaves if isinstance(leaf, AppError)]
+    return (ours or leaves)[0] if ours or len(leaves) == 1 else error
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    inside = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return [leaf for part in inside for leaf in _leaves(part)]
 
 
 def _close_stdout() -> None:
@@ -121,4 +125,4 @@ def spinner(text: str) -> Generator[Callable[[str], None]]:
         yield lambda _line: None
         return
     with _stderr().status(text) as shown:
-        yield lambda line: shown.update(line)
+        yield shown.update

@@ -1,0 +1,244 @@
+"""Carries messages between the client's pipes and the server's ``/mcp``.
+
+It knows as little of the protocol as can be: which headers HTTP wants, what a cancellation is, and how
+a failure to reach the server is told. So every protocol version that the server speaks passes through.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import anyio
+import httpx
+
+from brolly.bridge.server import Server
+from brolly.bridge.stdio import Stdio, say
+from brolly.bridge.wire import Message, headers_of, own_version, params_of, read_events
+from brolly.core.errors import AppError, error_body
+from brolly.core.settings import Settings
+
+_PARSE_ERROR, _INVALID_REQUEST, _INTERNAL_ERROR = -32700, -32600, -32603
+_END_SECONDS = 0.6  # for answers on their way when stdin ends
+# Acting twice is not harmless, as asking twice is; and a subscription is for the client to renew.
+_NEVER_REPEATED = ("tools/call", "subscriptions/listen")
+
+
+class Unreachable(Exception):  # noqa: N818 - becomes an answer
+    """The server gave no answer; ``sent`` when it may have received the request."""
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+@dataclass
+class _Flight:
+    """A request whose answer is awaited."""
+
+    scope: anyio.CancelScope
+
+
+class Bridge:
+    """Carries messages between the client and the server, many at once."""
+
+    def __init__(self, stdio: Stdio, server: Server, client: httpx.AsyncClient) -> None:
+        self._stdio, self._server, self._client = stdio, server, client
+        self._flights: dict[Any, _Flight] = {}
+        self._negotiated = ""  # the version that a handshake agreed on
+
+    async def run(self) -> None:
+        """Until stdin ends; then answers on their way get a moment."""
+        async with anyio.create_task_group() as group:
+            async for line in self._stdio:
+                if line.strip():
+                    self._take(line, group)
+            with anyio.move_on_after(_END_SECONDS):
+                while self._flights:  # noqa: ASYNC110 - at most once in a process's life
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    def _take(self, line: bytes, group: Any) -> None:
+        try:
+            parsed: Any = json.loads(line)
+        except (ValueError, RecursionError):
+            self._answer({"id": None, "error": {"code": _PARSE_ERROR, "message": "Parse error: not JSON."}})
+            return
+        if isinstance(parsed, list):
+            # The 2025-03-26 version has batches; the server takes one message at a time.
+            for entry in cast(list[Any], parsed):
+                self._dispatch(entry, json.dumps(entry).encode(), group)
+        else:
+            self._dispatch(parsed, line, group)
+
+    def _dispatch(self, message: Any, raw: bytes, group: Any) -> None:
+        if not isinstance(message, dict):
+            self._answer({"id": None, "error": {"code": _INVALID_REQUEST, "message": "Not a JSON-RPC message."}})
+            return
+        message = cast(Message, message)
+        if message.get("method") == "notifications/cancelled":
+            self._cancel(message)
+        elif "id" in message and "method" in message:
+            flight = _Flight(anyio.CancelScope())
+            if (older := self._flights.get(message["id"])) is not None:
+                older.scope.cancel()
+            self._flights[message["id"]] = flight
+            group.start_soon(self._request, message, raw, flight)
+        elif self._negotiated:
+            group.start_soon(self._notify, message, raw)
+        # Otherwise a notification of the stateless versions, which HTTP servers drop.
+
+    def _cancel(self, message: Message) -> None:
+        """Closing the connection is what cancels over HTTP, in both eras, as the server keeps no sessions."""
+        flight = self._flights.get(params_of(message).get("requestId"))
+        if flight is not None:
+            flight.scope.cancel()
+
+    async def _notify(self, message: Message, raw: bytes) -> None:
+        try:
+            base = await self._server.base()
+            headers = self._headers(message)
+            await self._client.post(f"{base}/mcp", content=raw, headers=headers, timeout=10)
+        except (AppError, httpx.HTTPError) as error:
+            say(f"{message.get('method', 'an answer')} was not delivered: {error}")
+
+    async def _request(self, message: Message, raw: bytes, flight: _Flight) -> None:
+        try:
+            with flight.scope:
+                await self._carry(message, raw)
+        finally:
+            if self._flights.get(message["id"]) is flight:
+                del self._flights[message["id"]]
+
+    async def _carry(self, message: Message, raw: bytes) -> None:
+        """Until it is answered: by the server, or by us with what went wrong."""
+        for attempt in (1, 2):
+            base = ""
+            try:
+                base = await self._server.base()
+                await self._exchange(base, message, raw)
+                return
+            except AppError as error:
+                self._fail(message, error)
+                return
+            except Unreachable as lost:
+                self._server.lost(base)
+                if attempt == 2 or (lost.sent and message["method"] in _NEVER_REPEATED):
+                    self._fail(message, _lost(base, lost))
+                    return
+
+    async def _exchange(self, base: str, message: Message, raw: bytes) -> None:
+        try:
+            async with self._client.stream(
+                "POST", f"{base}/mcp", content=raw, headers=self._headers(message)
+            ) as response:
+                await self._receive(response, message)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(str(error), sent=False) from error
+        except httpx.TransportError as error:
+            raise Unreachable(str(error) or type(error).__name__, sent=True) from error
+        except httpx.InvalidURL as error:
+            raise AppError("CONFIG_INVALID", f"BROLLY_URL cannot be used: {error}.") from error
+
+    async def _receive(self, response: httpx.Response, message: Message) -> None:
+        kind = response.headers.get("content-type", "")
+        if response.status_code == 200 and kind.startswith("text/event-stream"):
+            await self._stream(response, message)
+            return
+        body = await response.aread()
+        if response.status_code == 200 and kind.startswith("application/json"):
+            self._deliver(body, message)
+        else:
+            self._refused(response, body, message)
+
+    async def _stream(self, response: httpx.Response, message: Message) -> None:
+        """Pass on each event's message; the one with our id is the answer."""
+        async for data in read_events(response.aiter_bytes()):
+            if self._deliver(data, message):
+                return
+        raise Unreachable("the stream ended without an answer", sent=True)
+
+    def _deliver(self, data: bytes, message: Message) -> bool:
+        """Write a message of the server's; whether it was the answer."""
+        parsed: Message = json.loads(data)
+        answer = "method" not in parsed and "id" in parsed
+        if answer and message["method"] == "initialize" and isinstance(parsed.get("result"), dict):
+            self._negotiated = str(parsed["result"].get("protocolVersion", ""))
+        self._stdio.write(json.dumps(parsed).encode() if b"\n" in data.strip() else data)
+        return answer
+
+    def _refused(self, response: httpx.Response, body: bytes, message: Message) -> None:
+        """An answer other than 200: a JSON-RPC error is the client's, our error shape is put into words."""
+        try:
+            error: Any = json.loads(body)["error"]
+            code: Any = error["code"]
+        except (ValueError, KeyError, TypeError):
+            error, code = {"message": f"The server answered with status {response.status_code}."}, 0
+        if isinstance(code, int):
+            self._answer({"id": message["id"], "error": {"code": code or _INTERNAL_ERROR, **error}})
+            return
+        if response.status_code == 401:
+            error["remediation"] = (
+                "Set BROLLY_API_KEY in this client's MCP configuration to a valid key; brolly keys create NAME makes "
+                "one on the server's machine."
+            )
+        self._answer(_failure(message, error))
+
+    def _fail(self, message: Message, error: AppError) -> None:
+        self._answer(_failure(message, error_body(error)["error"]))
+
+    def _answer(self, answer: Message) -> None:
+        self._stdio.write(json.dumps({"jsonrpc": "2.0", **answer}, ensure_ascii=False, separators=(",", ":")).encode())
+
+    def _headers(self, message: Message) -> dict[str, str]:
+        return {**headers_of(message, self._negotiated), "Authorization": f"Bearer {self._server.key()}"}
+
+
+def _lost(base: str, lost: Unreachable) -> AppError:
+    if lost.sent:
+        return AppError(
+            "EXTERNAL_DB_ERROR",
+            f"The connection to {base} was lost before the answer came ({lost}).",
+            remediation="The call may or may not have been done: look first, with manage_app list or select_rows, "
+            "then repeat it if it was not.",
+        )
+    return AppError(
+        "EXTERNAL_DB_ERROR",
+        f"The server at {base} cannot be reached ({lost}).",
+        remediation="Start it there with brolly up, or correct BROLLY_URL in this client's MCP configuration; then "
+        "repeat the call.",
+    )
+
+
+def _failure(message: Message, error: Mapping[str, Any]) -> Message:
+    """What went wrong, for the model where a tool was called, else for the client."""
+    if message["method"] == "tools/call":
+        text = json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":"))
+        result: Message = {"content": [{"type": "text", "text": text}], "isError": True}
+        if own_version(message):
+            result["resultType"] = "complete"
+        return {"id": message["id"], "result": result}
+    words = f"{error.get('message', '')} {error.get('remediation', '')}".strip()
+    return {"id": message["id"], "error": {"code": _INTERNAL_ERROR, "message": words, "data": {"error": error}}}
+
+
+def run_bridge(settings: Settings, *, port_given: bool) -> None:
+    """Serve the client until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    async def work() -> None:
+        stdio = Stdio()
+        server = Server(settings, port_given=port_given)
+        async with server.client() as client:
+            stdio.start_reading()
+            await Bridge(stdio, server, client).run()
+
+    try:
+        anyio.run(work)
+    except* BrokenPipeError:
+        # The client is gone.
+        os._exit(0)
