@@ -154,6 +154,8 @@ class Databases:
         await connection.execute(f"grant {OWNER_ROLE} to {owner}")
         await connection.execute(f"alter role {door} set statement_timeout = '{int(self._statement_timeout)}s'")
         await connection.execute(f"alter role {door} set idle_in_transaction_session_timeout = '60s'")
+        # A statement whose client has gone is ended, also when the request to cancel it came too early.
+        await connection.execute(f"alter role {door} set client_connection_check_interval = '2s'")
 
     async def create_database(self, connection: Connection, app_id: str) -> None:
         """Clone the template; CONNECT for the app's logins and nobody else.

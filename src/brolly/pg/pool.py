@@ -74,7 +74,12 @@ class Database:
                 if self._make_room is not None and self._pool.get_idle_size() == 0:
                     await self._make_room()
                 async with self._pool.acquire() as connection:
-                    yield connection
+                    try:
+                        yield connection
+                    except anyio.get_cancelled_exc_class():
+                        # Its statement may still run and its transaction be open: never for the next borrower.
+                        connection.terminate()
+                        raise
         finally:
             self.users -= 1
 

@@ -6,7 +6,9 @@ create extension if not exists vector;
 -- and that may connect to its own database alone.
 alter schema public owner to brolly_owner;
 revoke all on schema public from public;
-grant usage on schema public to butterbase_anon, butterbase_user, butterbase_service;
+-- Every login that may connect sees the names in it, so that the catalog's texts need no prefix; what it
+-- may do with them is granted role by role.
+grant usage on schema public to public;
 
 -- A table that is not under row-level security is closed to anonymous callers:
 -- they get their privileges when it comes under it.
