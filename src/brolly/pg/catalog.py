@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from asyncio import Lock
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -272,6 +273,15 @@ _COMMANDS = {"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELE
 _IDENTITY = {"a": "always", "d": "by default"}
 
 
+# A name is printed with its schema when the reader may not look into public, and without it when
+# they may. The texts must not depend on who read them: the cache is shared.
+_QUALIFIED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\bpublic\.""")
+
+
+def _unqualified(text: str | None) -> str | None:
+    return text and _QUALIFIED.sub(lambda found: "" if found.group() == "public." else found.group(), text)
+
+
 async def read_snapshot(conn: Connection) -> Snapshot:
     """The tables as they are now, in one statement. Needs no privilege but to connect."""
     rows: list[dict[str, Any]] = json.loads(await conn.fetchval(_CATALOG))
@@ -287,7 +297,7 @@ def _table(row: dict[str, Any]) -> Table:
         primary=primary,
         uniques=tuple(k for k, r in zip(keys, row["keys"], strict=True) if r["kind"] == "u"),
         foreign_keys=tuple(_foreign_key(f) for f in row["foreign_keys"]),
-        checks=tuple(Check(c["name"], c["expression"], tuple(c["columns"])) for c in row["checks"]),
+        checks=tuple(Check(c["name"], _unqualified(c["expression"]) or "", tuple(c["columns"])) for c in row["checks"]),
         indexes=tuple(_index(i) for i in row["indexes"]),
         rls_enabled=row["rls_enabled"],
         rls_forced=row["rls_forced"],
@@ -299,6 +309,8 @@ def _table(row: dict[str, Any]) -> Table:
 
 def _column(row: dict[str, Any]) -> Column:
     row["identity"] = _IDENTITY.get(row["identity"], "")
+    for text in ("type", "default", "generated"):
+        row[text] = _unqualified(row[text])
     return Column(**row)
 
 
@@ -324,6 +336,7 @@ def _index(row: dict[str, Any]) -> Index:
 
 
 def _policy(row: dict[str, Any]) -> Policy:
+    row["using"], row["check"] = _unqualified(row["using"]), _unqualified(row["check"])
     row["command"], row["roles"] = _COMMANDS[row["command"]], tuple(row["roles"])
     return Policy(**row)
 

@@ -1,0 +1,108 @@
+"""Tables as a document: what ``get`` answers, written so that applying it changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brolly.pg.catalog import Column, ForeignKey, Index, Snapshot, Table
+from brolly.schema.document import Known
+from brolly.schema.outcome import column_type, document_index
+
+
+def describe(snapshot: Snapshot) -> dict[str, Any]:
+    """The document of all tables."""
+    return {"tables": {name: _table(table) for name, table in snapshot.tables.items()}}
+
+
+def known(snapshot: Snapshot) -> Known:
+    """What the tables have that the document's own grammar has no words for."""
+    columns = [column for table in snapshot.tables.values() for column in table.columns.values()]
+    return Known(frozenset(c.type for c in columns), frozenset(c.default for c in columns if c.default is not None))
+
+
+def _table(table: Table) -> dict[str, Any]:
+    found: dict[str, Any] = {"columns": {name: _column(table, column) for name, column in table.columns.items()}}
+    if len(table.primary_key) > 1:
+        found["primaryKey"] = list(table.primary_key)
+    if indexes := {index.name: _index(index) for index in table.indexes if document_index(index)}:
+        found["indexes"] = indexes
+    if table.checks:
+        found["checks"] = {check.name: _bare(check.expression) for check in table.checks}
+    return found
+
+
+def _bare(expression: str) -> str:
+    """Without the pair of brackets around all of it."""
+    if not (expression.startswith("(") and expression.endswith(")")):
+        return expression
+    depth, quoted = 0, False
+    for at, char in enumerate(expression):
+        if char == "'":
+            quoted = not quoted
+        elif not quoted and char in "()":
+            depth += 1 if char == "(" else -1
+            if depth == 0 and at < len(expression) - 1:
+                return expression
+    # A lone bracket in a quoted name would mislead the count; such a text stays as it is.
+    return expression[1:-1] if depth == 0 and '"' not in expression else expression
+
+
+def _column(table: Table, column: Column) -> dict[str, Any]:
+    kind = column_type(table, column.name)
+    found: dict[str, Any] = {"type": kind.name}
+    if table.primary_key == (column.name,):
+        found["primaryKey"] = True
+    elif column.name not in table.primary_key and not column.nullable:
+        found["nullable"] = False
+    if column.default is not None and not kind.serial:
+        found["default"] = column.default
+    if found.get("primaryKey") is None and any(key.columns == (column.name,) for key in table.uniques):
+        found["unique"] = True
+    for key in table.foreign_keys:
+        if key.columns == (column.name,):
+            found["references"] = _references(key)
+            break
+    return found
+
+
+def _references(key: ForeignKey) -> Any:
+    if (key.on_delete, key.on_update) == ("NO ACTION", "NO ACTION"):
+        return f"{key.table}.{key.target[0]}"
+    found = {"table": key.table, "column": key.target[0]}
+    if key.on_delete != "NO ACTION":
+        found["onDelete"] = key.on_delete
+    if key.on_update != "NO ACTION":
+        found["onUpdate"] = key.on_update
+    return found
+
+
+def _index(index: Index) -> dict[str, Any]:
+    found: dict[str, Any] = {"columns": list(index.columns)}
+    if index.unique:
+        found["unique"] = True
+    if index.method != "btree":
+        found["method"] = index.method
+    if not index.default_opclass:
+        found["opclass"] = index.opclasses[0]
+    return found
+
+
+_USER_COLUMNS = ("user_id", "owner_id", "author_id", "created_by")
+
+
+def open_tables(tables: dict[str, list[str]], app_id: str) -> list[str]:
+    """A warning that names tables without row-level security and the call that secures each.
+
+    ``tables`` maps each name to its columns of type uuid or text, which may hold a user's id.
+    """
+    if not tables:
+        return []
+    calls: list[str] = []
+    for name, columns in tables.items():
+        user = next((column for column in _USER_COLUMNS if column in columns), None)
+        action = f"create_user_isolation table_name={name} user_column={user}" if user else f"enable table_name={name}"
+        calls.append(f"manage_rls {action}")
+    return [
+        f"No row-level security on {', '.join(tables)}: every signed-in user can read and change all rows. "
+        f"Fix with app_id={app_id}: {'; '.join(calls)}."
+    ]

@@ -1,0 +1,275 @@
+"""The schema document: what an app's tables should be, as models that refuse what they do not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from brolly.pg.expression import one_expression
+from brolly.schema.defaults import Default, parse_default
+from brolly.schema.problems import Problem, problems_of, refuse
+from brolly.schema.types import ColumnType, parse_type
+
+MAX_TABLES = 50
+MAX_COLUMNS = 200
+MAX_INDEXES = 50
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_MAX_NAME = 63  # bytes; Postgres would cut a longer one without a word
+
+# The data API serves a table at /v1/{app}/{table}; a platform route owns these words.
+ROUTE_WORDS = frozenset((
+    "admin", "agents", "ai", "audit-logs", "auth", "chat", "config", "custom-domains", "durable-objects",
+    "edge-ssr", "embeddings", "env", "fn", "frontend", "functions", "images", "integrations", "kv", "mcp-servers",
+    "migrations", "partners", "people", "rag", "realtime", "repo", "rls", "schema", "secure", "videos", "webhook",
+))  # fmt: skip
+
+# Operator classes by method; the default class of a type need not be named.
+OPCLASSES: Mapping[str, Set[str]] = {
+    "btree": frozenset(("text_pattern_ops", "varchar_pattern_ops", "bpchar_pattern_ops")),
+    "hash": frozenset[str](),
+    "gist": frozenset(("range_ops", "tsvector_ops", "inet_ops")),
+    "gin": frozenset(("jsonb_ops", "jsonb_path_ops", "array_ops", "tsvector_ops")),
+    "hnsw": frozenset(("vector_l2_ops", "vector_ip_ops", "vector_cosine_ops", "vector_l1_ops")),
+    "ivfflat": frozenset(("vector_l2_ops", "vector_ip_ops", "vector_cosine_ops")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an app has that documents cannot express, as Postgres prints it. Such a text is accepted
+    as it stands, so that what was read can be applied again."""
+
+    types: Set[str] = frozenset()
+    defaults: Set[str] = frozenset()
+
+
+def _known(info: ValidationInfo) -> Known:
+    return cast(Known, info.context) if info.context else Known()
+
+
+def check_name(name: str) -> str:
+    """The name, if it is one that needs no care anywhere."""
+    if not _NAME.fullmatch(name):
+        near = re.sub(r"[^a-z0-9_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+        hint = f"; did you mean {near}?" if near and _NAME.fullmatch(near) else ""
+        raise ValueError(f"{name!r} is not a name: lower-case letters, digits and _, not starting with a digit{hint}")
+    if len(name) > _MAX_NAME:
+        raise ValueError(f"the name has {len(name)} characters, {_MAX_NAME} are allowed")
+    return name
+
+
+def _type(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        raise ValueError('must be a text such as "uuid" or "varchar(20)"')
+    return parse_type(value, _known(info).types)
+
+
+def _default(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif isinstance(value, int | float):
+        value = repr(value)
+    elif isinstance(value, dict | list):
+        raise ValueError("write a JSON default as SQL in single quotes, for example \"'{}'::jsonb\"")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError("must be a text with a literal or a function call")
+    if value in _known(info).defaults:
+        return Default(value, value)
+    return parse_default(value)
+
+
+def _references(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    table, dot, column = value.partition(".")
+    if not (table and dot and column):
+        raise ValueError(f'{value!r} is not "table.column"')
+    return {"table": table, "column": column}
+
+
+def _word(value: Any) -> Any:
+    return " ".join(value.upper().split()) if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Expression = Annotated[str, AfterValidator(one_expression)]
+Rule = Annotated[Literal["NO ACTION", "CASCADE", "SET NULL", "SET DEFAULT", "RESTRICT"], BeforeValidator(_word)]
+Method = Annotated[Literal["btree", "hash", "gist", "gin", "hnsw", "ivfflat"], BeforeValidator(_lower)]
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+
+class References(_Node):
+    """A foreign key of one column."""
+
+    table: Name
+    column: Name
+    on_delete: Rule = Field("NO ACTION", alias="onDelete")
+    on_update: Rule = Field("NO ACTION", alias="onUpdate")
+
+
+class Column(_Node):
+    """A column, described in full: what is left out is not wanted."""
+
+    type: Annotated[ColumnType, BeforeValidator(_type)]
+    primary_key: bool = Field(False, alias="primaryKey")
+    nullable: bool | None = None
+    default: Annotated[Default | None, BeforeValidator(_default)] = None
+    unique: bool = False
+    references: Annotated[References | None, BeforeValidator(_references)] = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Column:
+        if self.nullable and self.primary_key:
+            raise ValueError("a primary key cannot be nullable; leave nullable out")
+        if self.type.serial and self.nullable:
+            raise ValueError(f"{self.type.name} cannot be nullable; leave nullable out")
+        if self.type.serial and self.default is not None:
+            raise ValueError(f"{self.type.name} brings its own default; leave default out")
+        return self
+
+
+class Index(_Node):
+    """An index over plain columns."""
+
+    columns: list[Name] = Field(min_length=1, max_length=32)
+    unique: bool = False
+    method: Method = "btree"
+    opclass: str | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Index:
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("a column is named twice")
+        if self.unique and self.method != "btree":
+            raise ValueError("only a btree index can be unique")
+        if len(self.columns) > 1 and self.method in ("hash", "hnsw", "ivfflat"):
+            raise ValueError(f"a {self.method} index has one column")
+        if self.opclass is not None and self.opclass not in OPCLASSES[self.method]:
+            allowed = ", ".join(sorted(OPCLASSES[self.method])) or "none; leave opclass out"
+            raise ValueError(f"{self.opclass!r} is not an operator class for {self.method}; allowed: {allowed}")
+        if self.method == "hnsw" and self.opclass is None:
+            raise ValueError('an hnsw index needs an operator class: add "opclass": "vector_cosine_ops"')
+        return self
+
+
+class Table(_Node):
+    """A table. Its columns are described in full; those left out are kept as they are."""
+
+    columns: dict[Name, Column] = Field(default_factory=dict[str, Column], max_length=MAX_COLUMNS)
+    indexes: dict[Name, Index] = Field(default_factory=dict[str, Index], max_length=MAX_INDEXES)
+    primary_key: list[Name] | None = Field(None, alias="primaryKey", max_length=32)
+    checks: dict[Name, Expression | None] = Field(default_factory=dict[str, str | None], max_length=MAX_COLUMNS)
+    drop_columns: list[Name] = Field(default_factory=list[str], alias="_dropColumns")
+    drop_indexes: list[Name] = Field(default_factory=list[str], alias="_dropIndexes")
+    alter_type: dict[Name, Expression] = Field(default_factory=dict[str, str], alias="_alterType")
+    seed: bool = Field(False, alias="_seed")
+    """Known to other servers of this contract; without effect here."""
+
+    @property
+    def key(self) -> tuple[str, ...] | None:
+        """The primary key that the document asks for; None when it does not say."""
+        if self.primary_key is not None:
+            return tuple(self.primary_key)
+        return tuple(name for name, column in self.columns.items() if column.primary_key) or None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Table:
+        flagged = [name for name, column in self.columns.items() if column.primary_key]
+        if self.primary_key is None and len(flagged) > 1:
+            names = ", ".join(f'"{name}"' for name in flagged)
+            raise ValueError(f'for a key of several columns put "primaryKey": [{names}] on the table')
+        if self.primary_key is not None and not set(flagged) <= set(self.primary_key):
+            raise ValueError("primaryKey of the table and of its columns disagree; keep one of them")
+        nullable = [name for name in self.key or () if name in self.columns and self.columns[name].nullable]
+        if nullable:
+            raise ValueError(f"the primary key's column {nullable[0]} cannot be nullable; leave nullable out")
+        for given, dropped, key in (
+            (self.columns, self.drop_columns, "_dropColumns"),
+            (self.indexes, self.drop_indexes, "_dropIndexes"),
+        ):
+            if both := sorted(given.keys() & set(dropped)):
+                raise ValueError(f"{', '.join(both)} is described and named in {key}; keep one of them")
+        if unlisted := sorted(self.alter_type.keys() - self.columns.keys()):
+            raise ValueError(f"_alterType names {', '.join(unlisted)}, which is not among the table's columns")
+        return self
+
+
+class Document(_Node):
+    """The whole document."""
+
+    tables: dict[Name, Table] = Field(default_factory=dict[str, Table])
+    drop: list[Name] = Field(default_factory=list[str], alias="_drop")
+
+
+def parse_document(raw: Any, known: Known | None = None) -> Document:
+    """The document, or one error that lists everything wrong with it."""
+    problems: list[Problem] = []
+    document: Document | None = None
+    try:
+        document = Document.model_validate(raw, context=known)
+    except ValidationError as error:
+        problems = problems_of(error)
+    names: Mapping[str, Any] = {}
+    if isinstance(raw, Mapping):
+        tables: Any = cast(Mapping[str, Any], raw).get("tables")
+        names = cast(Mapping[str, Any], tables) if isinstance(tables, Mapping) else {}
+    problems += [problem for name in names if (problem := _reserved(name))]
+    if document is not None:
+        problems += _clashes(document)
+    if document is None or problems:
+        raise refuse(problems)
+    return document
+
+
+def _reserved(name: str) -> Problem | None:
+    why = ""
+    if name.startswith("_") or name.startswith("pg_"):
+        why = "names that start with _ or pg_ belong to the platform"
+    elif name == "public":
+        why = "this is the name of the schema that all tables are in"
+    elif name in ROUTE_WORDS:
+        why = f"the data API could not reach it: /v1/{{app_id}}/{name} is a route of the platform; choose another name"
+    return Problem(f"tables.{name}", why, "VALIDATION_RESERVED_TABLE") if why else None
+
+
+def _clashes(document: Document) -> list[Problem]:
+    problems = [
+        Problem(f"_drop.{name}", "the table is described and named in _drop; keep one of them")
+        for name in sorted(document.tables.keys() & set(document.drop))
+    ]
+    problems += [
+        Problem(f"_drop.{name}", "tables that start with _ belong to the platform", "VALIDATION_RESERVED_TABLE")
+        for name in document.drop
+        if name.startswith("_")
+    ]
+    # Tables and indexes share one space of names in Postgres.
+    owners = {name: f"tables.{name}" for name in document.tables}
+    for table, spec in document.tables.items():
+        for index in spec.indexes:
+            path = f"tables.{table}.indexes.{index}"
+            if index in owners:
+                problems.append(Problem(path, f"the name is taken by {owners[index]}; index names are per app"))
+            owners.setdefault(index, path)
+    return problems

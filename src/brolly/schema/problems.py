@@ -1,0 +1,116 @@
+"""What is wrong with a schema document: every problem at once, each with the place where it is."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from brolly.core.errors import AppError
+
+# The keys of each kind of object in a document, as its author writes them.
+_KEYS: dict[str, tuple[str, ...]] = {
+    "document": ("tables", "_drop"),
+    "table": ("columns", "indexes", "primaryKey", "checks", "_dropColumns", "_dropIndexes", "_alterType"),
+    "column": ("type", "primaryKey", "nullable", "default", "unique", "references"),
+    "index": ("columns", "unique", "method", "opclass"),
+    "references": ("table", "column", "onDelete", "onUpdate"),
+}
+
+# Keys of earlier versions and of other tools, and what replaces them here.
+_OBSOLETE = {
+    ("column", "primary"): "use primaryKey",
+    ("column", "primary_key"): "use primaryKey",
+    ("column", "notNull"): 'use "nullable": false',
+    ("column", "not_null"): 'use "nullable": false',
+    ("column", "required"): 'use "nullable": false',
+    ("column", "check"): 'use "checks": {"name": "expression"} on the table',
+    ("column", "foreignKey"): "use references",
+    ("column", "autoIncrement"): "use type serial",
+    ("index", "type"): "use method",
+    ("table", "_drop"): 'name the table in "_drop": ["table"] beside "tables"',
+    ("table", "drop"): 'name the table in "_drop": ["table"] beside "tables"',
+    ("table", "foreignKeys"): "use references on the column",
+    ("table", "unique"): 'use "unique": true on the column, or a unique index for several columns',
+    ("document", "_dropTables"): "use _drop",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong. ``path`` is where, with dots."""
+
+    path: str
+    message: str
+    code: str = "VALIDATION_INVALID_SCHEMA"
+
+
+def refuse(problems: Sequence[Problem]) -> AppError:
+    """The one error that names all problems; its code is theirs when they agree."""
+    codes = {problem.code for problem in problems}
+    code = codes.pop() if len(codes) == 1 else "VALIDATION_INVALID_SCHEMA"
+    shown = [f"{p.path}: {p.message}" if p.path else p.message for p in problems]
+    more = f"; and {len(shown) - 5} more, see details" if len(shown) > 5 else ""
+    return AppError(
+        code,
+        f"The schema document is not accepted: {'; '.join(shown[:5])}{more}.",
+        remediation="Correct the places named in details.problems and try manage_schema dry_run; nothing was changed."
+        if code == "VALIDATION_INVALID_SCHEMA"
+        else None,
+        details={"problems": [{"path": p.path, "message": p.message} for p in problems]},
+    )
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """What pydantic found, in the document's own words."""
+    found: list[Problem] = []
+    for item in error.errors(include_url=False, include_input=False):
+        loc = [str(part) for part in item["loc"] if part != "[key]"]
+        message = _in_json(item["msg"].removeprefix("Value error, "))
+        if item["type"] == "extra_forbidden":
+            message = _unknown_key(loc)
+        elif item["type"] == "missing":
+            loc, message = loc[:-1], f"{loc[-1]} is missing"
+        found.append(Problem(".".join(loc), message))
+    return found
+
+
+def _in_json(message: str) -> str:
+    """pydantic speaks of Python; the document is JSON."""
+    message = re.sub(r" or (an )?instance of \w+", "", message)
+    return (
+        re.sub(r"^Input should be", "must be", message).replace("valid dictionary", "object").replace("a obj", "an obj")
+    )
+
+
+def _kind(loc: list[str]) -> str:
+    """The kind of object that the last part of the path is a key of."""
+    if len(loc) == 1:
+        return "document"
+    if len(loc) == 3:
+        return "table"
+    if loc[4:5] and loc[-2] == "references":
+        return "references"
+    return "index" if loc[2:3] == ["indexes"] else "column"
+
+
+def _unknown_key(loc: list[str]) -> str:
+    kind, key = _kind(loc), loc[-1]
+    if hint := _OBSOLETE.get((kind, key)):
+        return f"{key} is not a key of a {kind}; {hint}"
+    near = nearest(key, _KEYS[kind])
+    if kind == "document":
+        return f"{key} is not a key of the document" + (near or '; tables go under "tables"')
+    return f"{key} is not a key of a {kind}" + (near or f"; allowed: {', '.join(_KEYS[kind])}")
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """``; did you mean x?``, or nothing when no name is near."""
+    # Snake case for camel case is the commonest slip.
+    head, *rest = name.split("_") if not name.startswith("_") else [name]
+    camel = head + "".join(part.capitalize() for part in rest)
+    near = difflib.get_close_matches(camel, names, 1, 0.6) or difflib.get_close_matches(name, names, 1, 0.6)
+    return f"; did you mean {near[0]}?" if near else ""

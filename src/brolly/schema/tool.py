@@ -1,0 +1,24 @@
+"""manage_schema."""
+
+from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
+from brolly.schema import service
+
+MANAGE_SCHEMA = Tool(
+    "manage_schema",
+    "Manage schema",
+    "Tables of an app, declaratively. What the document leaves out is kept.",
+    {
+        "get": Action(service.get_schema, AppParams, effect=READ),
+        "dry_run": Action(service.dry_run, service.Preview, effect=READ),
+        "apply": Action(
+            service.apply_schema,
+            service.Apply,
+            effect=DESTROY,
+            loses=service.what_apply_loses,
+            event="schema.apply",
+            verb="update",
+        ),
+        "list_migrations": Action(service.list_migrations, service.ListMigrations, effect=READ),
+    },
+    resource="schema",
+)
