@@ -5,9 +5,11 @@ from __future__ import annotations
 from brolly.apps import SLICE as APPS
 from brolly.audit import SLICE as AUDIT
 from brolly.core.slice import Slice
+from brolly.data import SLICE as DATA
 from brolly.docs import SLICE as DOCS
 from brolly.keys import SLICE as KEYS
 from brolly.regions import SLICE as REGIONS
+from brolly.rls import SLICE as RLS
 from brolly.suggestions import SLICE as SUGGESTIONS
 
-SLICES: tuple[Slice, ...] = (APPS, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)
+SLICES: tuple[Slice, ...] = (APPS, RLS, DATA, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)

@@ -1,0 +1,6 @@
+"""Rows of an app's tables: read and store them under the caller's role."""
+
+from brolly.core.slice import Slice
+from brolly.data.tool import INSERT_ROW, SEED_DATABASE, SELECT_ROWS
+
+SLICE = Slice("data", tools=(SELECT_ROWS, INSERT_ROW, SEED_DATABASE))

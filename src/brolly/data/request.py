@@ -1,0 +1,195 @@
+"""What was asked, judged by syntax alone: filters, column lists, order, page, rows to insert."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from brolly.core.errors import AppError
+
+OPERATORS = ("eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "is", "in", "fts")
+IS_VALUES = ("null", "true", "false")
+FILTER_FORM = (
+    'Write each filter as column: "op.value" with op one of ' + " ".join(OPERATORS) + ', for example {"status": '
+    '"eq.open"}; see the tool page of select_rows.'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition. ``value`` is a text, for ``in`` a tuple of texts."""
+
+    column: str
+    operator: str
+    value: str | tuple[str, ...]
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One column of the order; ``nulls`` is None for Postgres's default (last when ascending)."""
+
+    column: str
+    descending: bool = False
+    nulls: Literal["first", "last"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """Rows of one table. An empty ``select`` means every column."""
+
+    table: str
+    select: tuple[str, ...] = ()
+    filters: tuple[Filter, ...] = ()
+    order: tuple[Order, ...] = ()
+    limit: int = 20
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InsertRequest:
+    """Rows for one table, in order."""
+
+    table: str
+    rows: tuple[Mapping[str, Any], ...]
+
+
+class FilterSyntaxError(ValueError):
+    """A piece that does not follow the grammar; the text says how it should look."""
+
+
+def is_storable(text: str) -> bool:
+    """Whether Postgres can hold the text: no zero byte, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def shown(text: str, limit: int = 40) -> str:
+    """The text as it may stand in an answer: not too long, and nothing that UTF-8 cannot carry."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def parse_read(
+    table: str,
+    *,
+    filters: Iterable[tuple[str, Any]] = (),
+    select: str | None = None,
+    order: str | None = None,
+    limit: int = 20,
+    offset: int = 0,
+) -> ReadRequest:
+    """The request for rows. ``filters`` are pairs, since one column may be filtered more than once."""
+    return ReadRequest(
+        table=table,
+        select=parse_select(select or ""),
+        filters=parse_filters(filters),
+        order=parse_order(order or ""),
+        limit=limit,
+        offset=offset,
+    )
+
+
+def parse_filters(pairs: Iterable[tuple[str, Any]]) -> tuple[Filter, ...]:
+    """The filters; one error names all that are wrong."""
+    found: list[Filter] = []
+    wrong: list[str] = []
+    for column, text in pairs:
+        try:
+            found.append(_filter(column, text))
+        except FilterSyntaxError as error:
+            wrong.append(f"{shown(column)}: {error}")
+    if wrong:
+        raise AppError(
+            "VALIDATION_INVALID_SCHEMA",
+            f"{len(wrong)} of the filters cannot be read; details.invalidFilters says why.",
+            remediation=FILTER_FORM,
+            details={"invalidFilters": wrong, "operators": list(OPERATORS)},
+        )
+    return tuple(found)
+
+
+def _filter(column: str, text: Any) -> Filter:
+    if not isinstance(text, str):
+        raise FilterSyntaxError(
+            f'write it as text, "eq.{text}"' if isinstance(text, (int, float)) else 'write it as "op.value"'
+        )
+    if not is_storable(text):
+        raise FilterSyntaxError("it holds a character that Postgres cannot store (zero byte or half a surrogate pair)")
+    negated = text.startswith("not.")
+    operator, dot, value = text.removeprefix("not.").partition(".")
+    if not dot:
+        raise FilterSyntaxError(f'{shown(text)} is not "op.value"; did you mean "eq.{shown(text)}"?')
+    if operator not in OPERATORS:
+        raise FilterSyntaxError(f"there is no operator {shown(operator)}")
+    if operator == "is" and value not in IS_VALUES:
+        raise FilterSyntaxError("is takes null, true or false")
+    return Filter(column, operator, parse_list(value) if operator == "in" else value, negated)
+
+
+_LIST_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"\s*|([^,"]*))(,|$)', re.DOTALL)
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    r"""The values of ``(a,"b,c",d)``. In quotes, ``\"`` and ``\\`` stand for the character; ``()`` holds none."""
+    if not (text.startswith("(") and text.endswith(")") and len(text) > 1):
+        raise FilterSyntaxError('in takes a list in parentheses, in.(a,b,"c,d")')
+    inner = text[1:-1]
+    if not inner.strip():
+        return ()
+    values: list[str] = []
+    at = 0
+    while True:
+        item = _LIST_ITEM.match(inner, at)
+        if item is None:
+            raise FilterSyntaxError(
+                f'the list cannot be read at value {len(values) + 1}; quote values that hold " or ,'
+            )
+        quoted, plain, end = item.groups()
+        if quoted is None and not plain.strip():
+            raise FilterSyntaxError(f'value {len(values) + 1} of the list is empty; write "" for an empty text')
+        values.append(re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) if quoted is not None else plain.strip())
+        if not end:
+            return tuple(values)
+        at = item.end()
+
+
+def parse_select(text: str) -> tuple[str, ...]:
+    """The column names; ``*`` and nothing mean all."""
+    names = [name.strip() for name in text.split(",")] if text.strip() else []
+    if "*" in names:
+        return ()
+    if "" in names:
+        raise AppError(
+            "VALIDATION_INVALID_SCHEMA",
+            "select holds an empty name.",
+            remediation='Call select_rows with select as a comma list of columns, for example "id,title".',
+        )
+    return tuple(dict.fromkeys(names))
+
+
+_ORDER_WORDS = {"asc", "desc", "nullsfirst", "nullslast"}
+
+
+def parse_order(text: str) -> tuple[Order, ...]:
+    """The order, from ``col.desc.nullslast,other``."""
+    return tuple(_order(part.strip()) for part in text.split(",")) if text.strip() else ()
+
+
+def _order(part: str) -> Order:
+    column, *words = part.split(".")
+    directions = [w for w in words if w in ("asc", "desc")]
+    nulls = [w for w in words if w in ("nullsfirst", "nullslast")]
+    if not column or not _ORDER_WORDS.issuperset(words) or len(directions) > 1 or len(nulls) > 1:
+        raise AppError(
+            "VALIDATION_INVALID_SCHEMA",
+            "order cannot be read.",
+            remediation='Call select_rows with order as "col.asc" or "col.desc", optionally followed by .nullsfirst '
+            "or .nullslast; several separated by commas.",
+            details={"part": shown(part)},
+        )
+    where: Literal["first", "last"] | None = None
+    if nulls:
+        where = "first" if nulls[0] == "nullsfirst" else "last"
+    return Order(column, directions == ["desc"], where)
