@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from mcp.server import MCPServer
@@ -120,17 +121,21 @@ class BrollyServer(MCPServer[Any]):
     def tools_for(self, caller: Caller) -> list[McpTool]:
         """The tools that this caller may use, always in the same order. Never touches the network."""
         read_only = self._deps.settings.read_only or caller.read_only
-        return [_listed(tool, read_only) for tool in self._deps.tools.values() if tool.offered(read_only)]
+        return [_listed(tool, read_only) for tool in self._tools(caller).values() if tool.offered(read_only)]
+
+    def _tools(self, caller: Caller) -> dict[str, Tool]:
+        return {n: tool for n, tool in self._deps.tools.items() if not caller.tool_scopes or n in caller.tool_scopes}
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """Run an action; every failure is a result with ``isError`` and the one error shape."""
         try:
-            tool = self._deps.tools.get(name)
-            if tool is None:
-                raise _no_tool(name, list(self._deps.tools))
             caller = self.caller(context)
+            tools = self._tools(caller)
+            tool = tools.get(name)
+            if tool is None:
+                raise _no_tool(name, list(tools))
 
             async def confirm(question: str, given: bool) -> None:
                 await _ask(context, question, given)
@@ -284,7 +289,16 @@ class McpEntrance:
         )
         if caller.kind != "service":
             raise AppError("AUTH_REQUIRED", "The MCP endpoint needs a service key.")
-        return caller
+        return replace(caller, scopes=caller.scopes | self._limits(headers))
+
+    def _limits(self, headers: Mapping[str, str]) -> frozenset[str]:
+        """What a client asks to be held to, as ``brolly mcp --read-only`` does. It only ever narrows."""
+        limits = {"read"} if headers.get("x-brolly-read-only", "") not in ("", "0") else set[str]()
+        for name in filter(None, headers.get("x-brolly-tools", "").split(",")):
+            if name not in self._deps.tools:
+                raise _no_tool(name, list(self._deps.tools))
+            limits.add(f"tool:{name}")
+        return frozenset(limits)
 
     def _refuse(self, error: AppError) -> JSONResponse:
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}

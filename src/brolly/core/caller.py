@@ -23,7 +23,7 @@ class Caller:
 
     ``account_id`` owns the key (None for end users and anonymous callers);
     ``scopes`` are the key's: ``*`` (the whole account), ``app:<id>`` (those apps
-    only) and ``read`` (no action that changes anything).
+    only), ``read`` (no action that changes anything) and ``tool:<name>`` (those MCP tools only).
     """
 
     kind: Kind
@@ -50,6 +50,11 @@ class Caller:
     def app_scopes(self) -> frozenset[str]:
         """The app ids to which the key is limited; empty means every app of the account."""
         return frozenset(scope[4:] for scope in self.scopes if scope.startswith("app:"))
+
+    @property
+    def tool_scopes(self) -> frozenset[str]:
+        """The MCP tools to which the client holds itself; empty means every tool."""
+        return frozenset(scope[5:] for scope in self.scopes if scope.startswith("tool:"))
 
     def may_see(self, app_id: str, account_id: str) -> bool:
         """Whether this caller may manage that app of that account."""

@@ -51,7 +51,7 @@ class Settings:
     statement_timeout: int = _setting(15, "Seconds after which a caller's statement is ended.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
-    url: str = _setting("", "Server that brolly mcp and brolly keys talk to; default: the one on this machine.")
+    url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")
     api_key: str = _setting(
         "", "Service key that brolly mcp uses; default: the file owner.key in the data folder.", hidden=True
     )
