@@ -150,6 +150,8 @@ class Databases:
             await connection.execute(
                 f"create role {login} login noinherit nosuperuser nocreatedb nocreaterole password '{verifier}'"
             )
+        # An administrator who is not superuser may end sessions only of roles that it belongs to.
+        await connection.execute(f"grant {door}, {owner} to current_user")
         await connection.execute(f"grant {', '.join(_CALLER_ROLES)} to {door}")
         await connection.execute(f"grant {OWNER_ROLE} to {owner}")
         await connection.execute(f"alter role {door} set statement_timeout = '{int(self._statement_timeout)}s'")
@@ -183,6 +185,11 @@ class Databases:
             return await migrate(inside, "app")
         finally:
             await inside.close()
+
+    @property
+    def server(self) -> Server:
+        """Where the cluster answers, with its administrator's login."""
+        return self._server
 
     @property
     def app_version(self) -> int:
