@@ -1,0 +1,32 @@
+"""manage_rls."""
+
+from __future__ import annotations
+
+from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
+from brolly.rls import service
+
+
+class _Tool(Tool):
+    """Writes the longest signature once: two actions share it, and every session pays for it."""
+
+    def signature(self, label: str) -> str:
+        """As of any tool, but for the action that takes what create_policy takes."""
+        return "update_policy(as create)" if label == "update_policy" else super().signature(label)
+
+
+MANAGE_RLS = _Tool(
+    "manage_rls",
+    "RLS",
+    "Row access; current_user_id() is text.",
+    {
+        "enable": Action(service.enable_rls, service.OneTable),
+        "create_user_isolation": Action(service.create_user_isolation, service.UserIsolation),
+        "create_policy": Action(service.create_policy, service.PutPolicy, target="policy_name"),
+        "update_policy": Action(service.update_policy, service.PutPolicy, target="policy_name"),
+        "list": Action(service.list_policies, AppParams, effect=READ),
+        "delete": Action(
+            service.delete, service.Delete, "no name: RLS off", effect=DESTROY, loses=service.what_delete_loses
+        ),
+    },
+    resource="rls",
+)
