@@ -123,7 +123,9 @@ async def test_the_list_fits_its_budget(deps: Deps, owner: Caller) -> None:
 async def test_the_list_is_the_same_each_time_and_in_both_eras(deps: Deps, owner: Caller) -> None:
     first, again = as_sent(await listed(deps, owner)), as_sent(await listed(deps, owner))
     assert first == again
-    assert first == as_sent(await listed(deps, owner, mode="legacy"))
+    # The older era's client reads into other models, which give the keys another order.
+    older = as_sent(await listed(deps, owner, mode="legacy"))
+    assert [json.loads(text) for text in first] == [json.loads(text) for text in older]
 
 
 async def test_the_list_needs_no_network(deps: Deps, owner: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

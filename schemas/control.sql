@@ -1,0 +1,127 @@
+-- The control database after all migrations. Written by `make schemas`; not to be run.
+
+create extension plpgsql;
+
+create schema brolly authorization administrator;
+create schema public authorization pg_database_owner;
+
+create table brolly.accounts (
+    id uuid not null default gen_random_uuid(),
+    name text not null,
+    created_at timestamp with time zone not null default now(),
+    constraint accounts_pkey PRIMARY KEY (id),
+    constraint accounts_name_key UNIQUE (name)
+);
+alter table brolly.accounts owner to administrator;
+
+create table brolly.api_keys (
+    id uuid not null default gen_random_uuid(),
+    account_id uuid not null,
+    name text not null,
+    key_hash bytea not null,
+    key_prefix text not null,
+    scopes text[] not null,
+    created_at timestamp with time zone not null default now(),
+    last_used_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    constraint api_keys_pkey PRIMARY KEY (id),
+    constraint api_keys_key_hash_key UNIQUE (key_hash),
+    constraint api_keys_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.accounts(id)
+);
+alter table brolly.api_keys owner to administrator;
+CREATE INDEX api_keys_account ON brolly.api_keys USING btree (account_id, created_at DESC);
+
+create table brolly.applied_migrations (
+    version integer not null,
+    name text not null,
+    checksum text not null,
+    applied_at timestamp with time zone not null default now(),
+    constraint applied_migrations_pkey PRIMARY KEY (version)
+);
+alter table brolly.applied_migrations owner to administrator;
+
+create table brolly.apps (
+    id text not null,
+    account_id uuid not null,
+    name text not null,
+    subdomain text not null,
+    db_name text not null,
+    region text not null,
+    status text not null,
+    app_version integer not null default 0,
+    access_mode text not null default 'public'::text,
+    allowed_origins text[] not null default '{http://localhost:3000}'::text[],
+    storage_config jsonb not null default '{"maxFileSizeMb": 10, "publicReadEnabled": false, "allowedContentTypes": ["*/*"]}'::jsonb,
+    jwt_config jsonb not null default '{"accessTokenTtl": "15m", "refreshTokenTtlDays": 7}'::jsonb,
+    auth_hook_function text,
+    visibility text not null default 'private'::text,
+    listed boolean not null default false,
+    paused_at timestamp with time zone,
+    paused_reason text,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    constraint apps_pkey PRIMARY KEY (id),
+    constraint apps_account_id_name_key UNIQUE (account_id, name),
+    constraint apps_db_name_key UNIQUE (db_name),
+    constraint apps_subdomain_key UNIQUE (subdomain),
+    constraint apps_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.accounts(id),
+    constraint apps_access_mode_check CHECK ((access_mode = ANY (ARRAY['public'::text, 'authenticated'::text]))),
+    constraint apps_status_check CHECK ((status = ANY (ARRAY['provisioning'::text, 'ready'::text, 'deleting'::text]))),
+    constraint apps_visibility_check CHECK ((visibility = ANY (ARRAY['private'::text, 'public'::text])))
+);
+alter table brolly.apps owner to administrator;
+
+create table brolly.audit_log (
+    id bigint not null generated always as identity,
+    account_id uuid,
+    app_id text not null,
+    category text not null,
+    event_type text not null,
+    action text not null,
+    resource_type text not null,
+    resource_id text,
+    actor_type text not null,
+    actor_id text,
+    event_data jsonb not null default '{}'::jsonb,
+    ip_address text,
+    user_agent text,
+    success boolean not null,
+    error_message text,
+    correlation_id text,
+    created_at timestamp with time zone not null default now(),
+    constraint audit_log_pkey PRIMARY KEY (id)
+);
+alter table brolly.audit_log owner to administrator;
+CREATE INDEX audit_log_age ON brolly.audit_log USING brin (created_at);
+CREATE INDEX audit_log_app ON brolly.audit_log USING btree (account_id, app_id, created_at DESC, id DESC);
+
+create table brolly.installation (
+    only_row boolean not null default true,
+    secret_check text not null,
+    created_at timestamp with time zone not null default now(),
+    constraint installation_pkey PRIMARY KEY (only_row),
+    constraint installation_only_row_check CHECK (only_row)
+);
+alter table brolly.installation owner to administrator;
+
+create table brolly.suggestions (
+    id uuid not null default gen_random_uuid(),
+    account_id uuid not null,
+    app_id text,
+    category text not null,
+    description text not null,
+    severity text,
+    affected_tool text,
+    proposed_solution text,
+    source text not null,
+    agent_context jsonb,
+    recent_calls jsonb not null,
+    status text not null default 'new'::text,
+    created_at timestamp with time zone not null default now(),
+    constraint suggestions_pkey PRIMARY KEY (id),
+    constraint suggestions_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.accounts(id)
+);
+alter table brolly.suggestions owner to administrator;
+
+grant usage on schema public to public;
