@@ -235,7 +235,16 @@ def _connect_help(screen: Console) -> None:
     )
 
 
-async def _steps(demo: Demo, name: str) -> None:
+async def _steps(demo: Demo, name: str) -> str | None:
+    """Every step in turn; what went wrong, or None. Not raised: the client's task groups would wrap it."""
+    try:
+        await _all_steps(demo, name)
+    except DemoFailed as error:
+        return str(error)
+    return None
+
+
+async def _all_steps(demo: Demo, name: str) -> None:
     tools = (await demo.session.list_tools()).tools
     size = sum(len(t.model_dump_json(by_alias=True, exclude_none=True)) for t in tools)
     demo.screen.print(f"[green]✓[/] connected over stdio: {len(tools)} tools in {size:,} characters")
@@ -248,8 +257,8 @@ async def _steps(demo: Demo, name: str) -> None:
     await _trail(demo)
 
 
-async def run_demo(home: Path, screen: Console, name: str) -> None:
-    """Run every step against a server on that data folder, started by ``brolly mcp`` if none runs."""
+async def run_demo(home: Path, screen: Console, name: str) -> str | None:
+    """Every step against a server on that data folder, which ``brolly mcp`` starts; what went wrong, or None."""
     from mcp import Client, StdioServerParameters
 
     server = StdioServerParameters(command=sys.executable, args=["-m", "brolly", "mcp"], env={"BROLLY_HOME": str(home)})
@@ -257,17 +266,17 @@ async def run_demo(home: Path, screen: Console, name: str) -> None:
         stack = AsyncExitStack()
         session = await stack.enter_async_context(Client(server))
     async with stack:
-        await _steps(Demo(session, screen), name)
+        return await _steps(Demo(session, screen), name)
 
 
 def _finish(home: Path, keep: bool, screen: Console) -> None:
-    from brolly.daemon import stop
+    from brolly.daemon import stop_server
     from brolly.pg.embedded import remove_data_folder
 
     if keep:
         screen.print(f"\n[dim]The server goes on; data folder {home}. Stop it with: brolly down[/]")
         return
-    stop(load_settings(home=home))
+    anyio.run(stop_server, home)
     remove_data_folder(home)
 
 
@@ -281,11 +290,11 @@ def demo(keep: bool) -> None:
     screen.rule("[bold]Brolly demo[/]")
     begun = time.perf_counter()
     try:
-        anyio.run(run_demo, home, screen, name)
-    except DemoFailed as error:
-        screen.print(f"[bold red]✗ {error}[/]")
-        raise SystemExit(1) from None
+        failure = anyio.run(run_demo, home, screen, name)
     finally:
         _finish(home, keep, screen)
+    if failure is not None:
+        screen.print(f"[bold red]✗ {failure}[/]")
+        raise SystemExit(1)
     screen.print(f"\n[bold green]Done in {time.perf_counter() - begun:.1f} s.[/]")
     _connect_help(screen)

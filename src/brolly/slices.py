@@ -10,6 +10,7 @@ from brolly.docs import SLICE as DOCS
 from brolly.keys import SLICE as KEYS
 from brolly.regions import SLICE as REGIONS
 from brolly.rls import SLICE as RLS
+from brolly.schema import SLICE as SCHEMA
 from brolly.suggestions import SLICE as SUGGESTIONS
 
-SLICES: tuple[Slice, ...] = (APPS, RLS, DATA, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)
+SLICES: tuple[Slice, ...] = (APPS, SCHEMA, RLS, DATA, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)
