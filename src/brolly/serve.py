@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from brolly import __version__
 from brolly.app import open_deps, private_folder, write_private
@@ -35,6 +36,7 @@ log = logging.getLogger("brolly.serve")
 GRACE_SECONDS = 4  # for requests in flight; what still runs then is cancelled
 BACKLOG = 2048
 NEXT_PORTS = 20
+_LISTEN = (b"mcp-method", b"subscriptions/listen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,38 @@ def _who_listens(settings: Settings) -> str:
     import httpx
 
     with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
-        found = httpx.get(local_url(settings) + "/health", timeout=2, trust_env=False).json()
+        found = httpx.get(local_url(settings) + "/health", timeout=1, trust_env=False).json()
         if found["service"] == "brolly":
             return f"another Brolly server (version {found['version']}) with another data folder"
     return "another program"
+
+
+class _Subscriptions:
+    """Ends open subscriptions when the server ends: they last for ever, and clients renew them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open: set[anyio.CancelScope] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _LISTEN not in scope["headers"]:
+            await self._app(scope, receive, send)
+            return
+        with anyio.CancelScope() as here:
+            self._open.add(here)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._open.discard(here)
+        if here.cancelled_caught:
+            # Not begun, there is nothing to end.
+            with suppress(RuntimeError):
+                await send({"type": "http.response.body", "body": b""})
+
+    def close(self) -> None:
+        """End them all."""
+        for here in list(self._open):
+            here.cancel()
 
 
 class _Server(uvicorn.Server):
@@ -268,8 +298,9 @@ async def _run(
             log.info("serving at %s", running.url)
             ready(Serving(running, settings, primary, key_file))
 
+        web = _Subscriptions(build_web(deps))
         config = uvicorn.Config(
-            build_web(deps),
+            web,
             lifespan="on",
             log_config=None,
             access_log=False,
@@ -279,6 +310,7 @@ async def _run(
         )
 
         def on_end() -> None:
+            web.close()
             if primary:
                 record_path(settings.home).unlink(missing_ok=True)
 
