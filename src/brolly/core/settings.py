@@ -120,10 +120,12 @@ def _refuse_unknown(environ: Mapping[str, str], known: set[str]) -> None:
     """A mistyped name must not silently mean the default: read-only would become read-write."""
     for key in environ:
         if key.upper().startswith(PREFIX) and key not in known:
-            near = difflib.get_close_matches(key.upper(), sorted(known), 1)
+            # Without the prefix, which would make every name look near.
+            names = sorted(name.removeprefix(PREFIX) for name in known)
+            near = difflib.get_close_matches(key.upper().removeprefix(PREFIX), names, 1)
             raise AppError(
                 "CONFIG_INVALID",
-                f"Unknown setting {key}." + (f" Did you mean {near[0]}?" if near else ""),
+                f"Unknown setting {key}." + (f" Did you mean {PREFIX}{near[0]}?" if near else ""),
                 remediation="Correct or unset the variable; brolly serve --help lists the settings.",
             )
 

@@ -213,10 +213,11 @@ class Tool:
 
     async def call(self, host: Host, caller: Caller, arguments: Mapping[str, Any], confirm: Confirm) -> Any:
         """Run what a tool call asks for: pick the action, then as ``run``, asking before anything is lost."""
-        args = {k: v for k, v in arguments.items() if v is not None and not self._blank(k, v)}
+        args = {k: v for k, v in arguments.items() if v is not None}
         label = ""
         if not self.standalone:
             label = self._pick(args.pop("action", None), host.settings.read_only or caller.read_only)
+        args = {k: v for k, v in args.items() if not self._blank(label, k, v)}
         given = args.pop("confirm", False) if self._confirms(label) else False
 
         async def ask(question: str) -> None:
@@ -309,12 +310,12 @@ class Tool:
         )
 
     def _confirms(self, label: str) -> bool:
-        return "confirm" not in properties_of(self.actions[label].params)[0]
+        asks = any(action.loses is not None for action in self.actions.values())
+        return asks and "confirm" not in properties_of(self.actions[label].params)[0]
 
-    def _blank(self, key: str, value: Any) -> bool:
-        # Cursor sends "" for an optional that it leaves out: absent, unless text may be empty there.
-        prop = self.properties.get(key, {"type": "string"})
-        return value == "" and (prop.get("type") != "string" or "enum" in prop)
+    def _blank(self, label: str, key: str, value: Any) -> bool:
+        # Cursor sends "" for an optional that it leaves out; for what is needed, empty text is an answer.
+        return value == "" and key in self.properties and key not in properties_of(self.actions[label].params)[1]
 
     def _invalid(self, label: str, e: ValidationError) -> AppError:
         fields = list(properties_of(self.actions[label].params)[0])

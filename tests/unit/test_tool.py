@@ -1,0 +1,293 @@
+"""The tool table: how a call finds its action, how arguments are read, what is refused and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from brolly.core.caller import Caller, anonymous
+from brolly.core.errors import AppError
+from brolly.core.settings import Settings, load_settings
+from brolly.core.tool import DESTROY, READ, Action, AppParams, AuditEvent, Params, Pending, Tool
+
+
+class Find(AppParams):
+    limit: int = Field(20, ge=1, le=100)
+    kind: Literal["plain", "fancy"] | None = None
+    note: str | None = None
+
+
+class Make(AppParams):
+    table_name: str
+    columns: list[str]
+    options: dict[str, Any] = Field(default_factory=dict[str, Any])
+    note: str | None = None
+
+
+class Drop(AppParams):
+    table_name: str
+
+
+def text(value: Any) -> dict[str, Any]:
+    return value.model_dump(exclude_unset=True)
+
+
+async def echo(host: Any, caller: Caller, params: Params) -> dict[str, Any]:
+    return text(params)
+
+
+async def fail(host: Any, caller: Caller, params: Params) -> None:
+    raise RuntimeError("bang")
+
+
+async def two_rows(host: Any, caller: Caller, params: Drop) -> str | None:
+    return None if params.table_name == "empty" else f"Drop {params.table_name} with 2 rows?"
+
+
+TOOL = Tool(
+    "manage_things",
+    "Manage things",
+    "Things of an app.",
+    {
+        "find": Action(echo, Find, effect=READ),
+        "make": Action(echo, Make, "columns: names", idempotent=False, event="thing.create", verb="create"),
+        "drop": Action(echo, Drop, effect=DESTROY, loses=two_rows, target="table_name"),
+        "break": Action(fail, AppParams),
+    },
+    resource="thing",
+    aliases={"search": "find"},
+)
+ALONE = Tool("look", "Look", "Look around.", {"": Action(echo, Find, effect=READ)}, resource="view")
+OWNER = Caller("service", account_id="a", key_id="k", scopes=frozenset({"*"}))
+
+
+@dataclass
+class Host:
+    """What ``Deps`` gives to a tool."""
+
+    settings: Settings = field(default_factory=lambda: load_settings({}))
+    events: list[AuditEvent] = field(default_factory=list)
+
+    async def record(self, event: AuditEvent) -> None:
+        self.events.append(event)
+
+
+async def agree(question: str, given: bool) -> None:
+    if not given:
+        raise AppError("CONFIRMATION_REQUIRED", question)
+
+
+async def call(tool: Tool = TOOL, caller: Caller = OWNER, host: Host | None = None, **arguments: Any) -> Any:
+    return await tool.call(host or Host(), caller, arguments, agree)
+
+
+async def refused(tool: Tool = TOOL, caller: Caller = OWNER, host: Host | None = None, **arguments: Any) -> AppError:
+    with pytest.raises(AppError) as failed:
+        await call(tool, caller, host, **arguments)
+    return failed.value
+
+
+async def test_the_action_picks_the_function_and_its_parameters() -> None:
+    assert await call(action="find", app_id="x", limit=5) == {"app_id": "x", "limit": 5}
+    assert await call(ALONE, app_id="x") == {"app_id": "x"}
+
+
+async def test_an_alias_runs_the_renamed_action_and_is_recorded_under_its_name() -> None:
+    host = Host()
+    assert await call(host=host, action="search", app_id="x") == {"app_id": "x"}
+    assert host.events[0].event_data["action"] == "find"
+    assert "search" not in TOOL.input_schema()["properties"]["action"]["enum"]
+
+
+@pytest.mark.parametrize(
+    ("action", "hint"), [("fnd", "Did you mean find?"), ("Make", "Did you mean make?"), ("weather", "")]
+)
+async def test_an_unknown_action_is_answered_with_the_nearest_and_all(action: str, hint: str) -> None:
+    error = await refused(action=action, app_id="x")
+    assert error.code == "VALIDATION_INVALID_SCHEMA"
+    assert error.message.endswith(hint or f"{action!r}.")
+    assert error.remediation == "Call manage_things with action set to one of: find, make, drop, break."
+    assert error.details == {"allowed": ["find", "make", "drop", "break"]}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"action": None}])
+async def test_a_missing_action_is_said(arguments: dict[str, Any]) -> None:
+    error = await refused(**arguments)
+    assert error.code == "VALIDATION_MISSING_FIELD"
+    assert "action is missing" in error.message
+
+
+@pytest.mark.parametrize("action", [7, ["find"], {"name": "find"}, True, ""])
+async def test_an_action_that_is_no_name_is_refused(action: Any) -> None:
+    assert (await refused(action=action, app_id="x")).code == "VALIDATION_INVALID_SCHEMA"
+
+
+@pytest.mark.parametrize(
+    ("sent", "near"), [("table", "table_name"), ("tableName", "table_name"), ("colums", "columns"), ("zzz", "")]
+)
+async def test_an_unknown_parameter_is_named_with_the_nearest(sent: str, near: str) -> None:
+    unknown: dict[str, Any] = {sent: 1}
+    error = await refused(action="make", app_id="x", table_name="t", columns=[], **unknown)
+    assert error.code == "VALIDATION_INVALID_SCHEMA"
+    assert f"{sent} does not belong here" in error.message
+    assert (f"Did you mean {near}?" in error.message) == bool(near)
+    assert error.details["allowed"] == ["app_id", "table_name", "columns", "options", "note"]
+
+
+async def test_a_parameter_of_another_action_is_refused() -> None:
+    error = await refused(action="drop", app_id="x", table_name="t", limit=5)
+    assert "limit does not belong here" in error.message
+
+
+async def test_everything_that_is_wrong_is_said_at_once() -> None:
+    error = await refused(action="make", columns=3, tableName="t")
+    assert error.code == "VALIDATION_MISSING_FIELD"
+    for part in ("app_id is missing", "table_name is missing", "columns: ", "tableName does not belong here"):
+        assert part in error.message
+    assert error.remediation == (
+        "Call manage_things with action make and app_id, table_name, columns, options?, note?."
+    )
+
+
+@pytest.mark.parametrize("limit", [0, 101, "many", 2.5])
+async def test_limits_that_are_not_advertised_hold_all_the_same(limit: Any) -> None:
+    assert "maximum" not in TOOL.input_schema()["properties"]["limit"]
+    assert "limit: " in (await refused(action="find", app_id="x", limit=limit)).message
+
+
+async def test_arrays_and_objects_may_come_as_json_text() -> None:
+    made = await call(action="make", app_id="x", table_name="t", columns='["a", "b"]', options='{"deep": {"er": 1}}')
+    assert made["columns"] == ["a", "b"]
+    assert made["options"] == {"deep": {"er": 1}}
+
+
+@pytest.mark.parametrize("columns", ["a, b", "[", '{"a": 1}', "7"])
+async def test_text_that_is_not_the_json_needed_is_refused(columns: str) -> None:
+    assert "columns: " in (await refused(action="make", app_id="x", table_name="t", columns=columns)).message
+
+
+async def test_json_in_a_text_parameter_stays_text() -> None:
+    assert (await call(action="drop", app_id="x", table_name="[1]", confirm=True))["table_name"] == "[1]"
+
+
+async def test_null_and_blank_optionals_count_as_left_out() -> None:
+    blank: dict[str, Any] = {"limit": "", "kind": "", "note": ""}
+    assert await call(action="find", app_id="x", **blank) == {"app_id": "x"}
+    assert await call(action="find", app_id="x", **dict[str, Any].fromkeys(blank)) == {"app_id": "x"}
+
+
+async def test_blank_text_where_text_is_needed_arrives() -> None:
+    assert (await call(action="drop", app_id="x", table_name="", confirm=True))["table_name"] == ""
+
+
+async def test_a_blank_unknown_parameter_is_still_unknown() -> None:
+    assert "limt does not belong here" in (await refused(action="find", app_id="x", limt="")).message
+
+
+async def test_what_is_lost_is_asked_for_first() -> None:
+    error = await refused(action="drop", app_id="x", table_name="t")
+    assert (error.code, error.message) == ("CONFIRMATION_REQUIRED", "Drop t with 2 rows?")
+    assert await call(action="drop", app_id="x", table_name="t", confirm=True) == {"app_id": "x", "table_name": "t"}
+    assert await call(action="drop", app_id="x", table_name="empty") == {"app_id": "x", "table_name": "empty"}
+
+
+@pytest.mark.parametrize("confirm", ["true", 1, "yes", [True]])
+async def test_only_true_confirms(confirm: Any) -> None:
+    assert (await refused(action="drop", app_id="x", table_name="t", confirm=confirm)).code == "CONFIRMATION_REQUIRED"
+
+
+async def test_confirm_is_unknown_where_nothing_is_ever_lost() -> None:
+    assert "confirm does not belong here" in (await refused(ALONE, app_id="x", confirm=True)).message
+
+
+async def test_read_only_hides_and_refuses_what_changes() -> None:
+    reader = Caller("service", account_id="a", scopes=frozenset({"*", "read"}))
+    for caller, host in ((reader, Host()), (OWNER, Host(load_settings({}, read_only=True)))):
+        assert (
+            await refused(caller=caller, host=host, action="drop", app_id="x", table_name="t")
+        ).code == "AUTH_FORBIDDEN"
+        assert (await refused(caller=caller, host=host, action="nope")).details == {"allowed": ["find"]}
+        assert await call(caller=caller, host=host, action="find", app_id="x") == {"app_id": "x"}
+        assert [e.success for e in host.events] == [False, True]
+    assert list(TOOL.input_schema(read_only=True)["properties"]) == ["action", "app_id", "limit", "kind", "note"]
+    assert TOOL.describe(read_only=True) == "Things of an app.\n- find(limit?, kind?, note?)"
+    assert TOOL.annotations(read_only=True)["readOnlyHint"] is True
+
+
+@pytest.mark.parametrize("caller", [anonymous(), Caller("user", user_id="u")])
+async def test_a_tool_needs_a_service_key(caller: Caller) -> None:
+    assert (await refused(caller=caller, action="find", app_id="x")).code == "AUTH_REQUIRED"
+
+
+def test_the_description_is_a_sentence_and_a_signature_per_action() -> None:
+    assert TOOL.describe().splitlines() == [
+        "Things of an app.",
+        "- find(limit?, kind?, note?)",
+        "- make(table_name, columns, options?, note?) columns: names",
+        "- drop(table_name, confirm?)",
+        "- break()",
+    ]
+    assert ALONE.describe() == "Look around."
+
+
+def test_the_schema_is_one_flat_object() -> None:
+    schema = TOOL.input_schema()
+    assert schema["required"] == ["action", "app_id"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["kind"] == {"type": "string", "enum": ["plain", "fancy"]}
+    assert schema["properties"]["columns"] == {"type": "array", "items": {"type": "string"}}
+    assert schema["properties"]["confirm"] == {"type": "boolean"}
+    assert ALONE.input_schema()["required"] == ["app_id"]
+
+
+def test_annotations_follow_from_the_effects() -> None:
+    assert TOOL.annotations() == {"title": "Manage things", "readOnlyHint": False, "destructiveHint": True}
+    assert ALONE.annotations() == {"title": "Look", "readOnlyHint": True}
+
+
+def test_one_name_with_two_meanings_stops_the_start() -> None:
+    class Other(AppParams):
+        limit: str
+
+    with pytest.raises(TypeError, match="t b: limit means something else in another action"):
+        Tool("t", "T", "T.", {"a": Action(echo, Find), "b": Action(echo, Other)}, resource="t")
+
+
+async def test_every_outcome_is_recorded_once() -> None:
+    host = Host()
+    await call(host=host, action="make", app_id="x", table_name="t", columns=["secret"])
+    await refused(host=host, action="make", app_id="x")
+    await refused(host=host, action="drop", app_id="y", table_name="t")
+    with pytest.raises(RuntimeError):
+        await call(host=host, action="break", app_id="z")
+    assert [(e.app_id, e.event_type, e.action, e.success) for e in host.events] == [
+        ("x", "thing.create", "create", True),
+        ("_platform", "thing.create", "create", False),
+        ("y", "thing.drop", "delete", False),
+        ("z", "thing.break", "update", False),
+    ]
+    assert [e.event_data.get("code") for e in host.events] == [
+        None,
+        "VALIDATION_MISSING_FIELD",
+        "CONFIRMATION_REQUIRED",
+        "INTERNAL_ERROR",
+    ]
+    assert host.events[2].resource_id == "t"
+    assert all(e.durable for e in host.events)
+    assert all(e.event_data["duration_ms"] >= 0 for e in host.events)
+    assert "secret" not in str([e.event_data for e in host.events])
+    assert host.events[3].error_message == "internal error"
+
+
+async def test_a_question_to_the_person_is_not_an_outcome() -> None:
+    host = Host()
+
+    async def later(question: str, given: bool) -> None:
+        raise Pending("form")
+
+    with pytest.raises(Pending):
+        await TOOL.call(host, OWNER, {"action": "drop", "app_id": "x", "table_name": "t"}, later)
+    assert not host.events
