@@ -1,0 +1,48 @@
+"""``python -m bench [NAME…] [--quick]``: measure, show, and write docs/benchmarks.md (a quick run writes nothing)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import anyio
+from rich.console import Console
+
+from bench import footprint, growth, install, layers, new_app, read_call, start, tool_list
+from bench.machine import describe
+from bench.runner import Measurement, run_all
+
+MEASUREMENTS = (
+    Measurement("tools", "The list of tools", tool_list.measure),
+    Measurement("start", "Starting and stopping", start.measure),
+    Measurement("init", "Creating an app", new_app.measure),
+    Measurement("call", "One row read through MCP", read_call.measure),
+    Measurement("layers", "Where the time of that call goes", layers.measure),
+    Measurement("memory", "Memory, disk and connections", footprint.measure),
+    Measurement("growth", "Memory over many calls", growth.measure),
+    Measurement("install", "What an installation weighs", install.measure),
+)
+
+
+def main() -> None:
+    """Run what is named, or everything."""
+    names = [one.name for one in MEASUREMENTS]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(names)}; all if none is given")
+    parser.add_argument("--quick", action="store_true", help="small versions, below a minute; writes nothing")
+    parser.add_argument("--dry", action="store_true", help="full size, but leave docs/benchmarks.md as it is")
+    given = parser.parse_args()
+    unknown = sorted(set(given.names) - set(names))
+    if unknown:
+        parser.error(f"there is no measurement {', '.join(unknown)}; choose from: {', '.join(names)}")
+    chosen = [one for one in MEASUREMENTS if not given.names or one.name in given.names]
+    console = Console()
+    console.print(f"[dim]{describe()}[/]\n")
+    failed = anyio.run(run_all, chosen, given.quick, not (given.quick or given.dry), console)
+    if failed:
+        console.print(f"[bold red]failed: {', '.join(failed)}[/]")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
