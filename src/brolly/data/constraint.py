@@ -41,7 +41,7 @@ def _unique(table: Table, details: dict[str, Any], constraint: str) -> Words:
     named = ", ".join(columns)
     return (
         f"A row of {table.name} with this {named} exists already (constraint {constraint}).",
-        f"Send another value for {named}, or find that row: call select_rows on {table.name} with a filter on it.",
+        f"Send another value for {named}, or find that row with select_rows on {table.name} and a filter on {named}.",
     )
 
 
@@ -76,7 +76,9 @@ def _not_null(table: Table, details: dict[str, Any], _constraint: str) -> Words:
     details["required"] = required
     return (
         f"{column} of {table.name} must have a value.",
-        f"Send {', '.join(required)}." if column in required else f"Send {column}, or leave it out for its default.",
+        f"Repeat insert_row with {', '.join(required)}; or give {column} a default with manage_schema apply."
+        if column in required
+        else f"Repeat insert_row with a value for {column}, or without it for its default.",
     )
 
 

@@ -132,7 +132,10 @@ def _conditions(table: Table, filters: Iterable[Filter]) -> tuple[Condition, ...
         found.append(Condition(column, f.operator, f.value, f.negated))
     if wrong:
         raise AppError(
-            "VALIDATION_INVALID_SCHEMA", "; ".join(wrong) + ".", details={"invalidFilters": wrong, "table": table.name}
+            "VALIDATION_INVALID_SCHEMA",
+            "; ".join(wrong) + ".",
+            remediation="Use an operator that the column's type has; manage_schema get shows the types.",
+            details={"invalidFilters": wrong, "table": table.name},
         )
     return tuple(found)
 
