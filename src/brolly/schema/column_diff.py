@@ -94,7 +94,9 @@ class ColumnDiff:
             self.losses.append(Loss(self.table.name, self.name, f"converted to {new.stored.name}"))
         had = self.now.default is not None and not old.serial
         change = f"type {new.stored.name}" + (f" using ({using})" if using is not None else "")
-        back = f"type {self.now.type} using ({quote(self.name)}::{self.now.type})"
+        # Between types without a cast of their own, the text form is the way back.
+        through = "::text" if self.converted else ""
+        back = f"type {self.now.type} using ({quote(self.name)}{through}::{self.now.type})"
         # The old default may have no form in the new type; Postgres allows all three at once.
         actions = ["drop default"] * had + [change]
         undo = ["drop default"] * (self.wanted.default is not None) + [back]

@@ -123,14 +123,20 @@ class _Reader:
         if depth > _MAX_DEPTH:
             raise ValueError("it is nested too deeply")
         found = self._term(depth)
+        parts = [found.sql]
         while True:
             if self._words("at", "time", "zone"):
-                sql = f"{found.sql} AT TIME ZONE {self._term(depth).sql}"
+                parts.append("AT TIME ZONE")
             elif operator := self._take(_OPERATOR):
-                sql = f"{found.sql} {operator.group()} {self._term(depth).sql}"
-            else:
+                parts.append(operator.group())
+            elif len(parts) == 1:
                 return found
-            found = Default(sql, sql)
+            else:
+                break
+            parts.append(self._term(depth).sql)
+        # In brackets: CREATE TABLE takes no bare AT TIME ZONE.
+        sql = f"({' '.join(parts)})"
+        return Default(sql, sql)
 
     def _term(self, depth: int) -> Default:
         negative = self._sign("-")
@@ -170,7 +176,7 @@ class _Reader:
         if self._sign("("):
             inner = self.expression(depth + 1)
             self._expect(")")
-            return f"({inner.sql})"
+            return inner.sql if inner.sql.startswith("(") else f"({inner.sql})"
         start = self.at
         if typed := self._take(_TYPE):
             if text := self._take(_STRING):

@@ -73,7 +73,8 @@ class _Diff:
             return
         undo = [statement for table in self.dropped for statement in table_again(table)]
         for table in self.dropped:
-            undo += [_add(table.name, key) for key in table.foreign_keys]
+            gone = {key for owner, key in self.foreign_keys_gone if owner == table.name}
+            undo += [_add(table.name, key) for key in table.foreign_keys if key.name not in gone]
         names = [table.name for table in self.dropped]
         what = "table" if len(names) == 1 else "tables"
         self.steps.append(
@@ -91,6 +92,11 @@ class _Diff:
     # Foreign keys
 
     def _change_foreign_keys(self) -> None:
+        for table in self.dropped:
+            for key in table.foreign_keys:
+                if self._key_goes(key):
+                    where = f"{table.name} ({', '.join(key.columns)})"
+                    self._remove(table, key, f"Drop the reference from {where}, since both its ends go away")
         for table in self.now.values():
             if table.name not in self.after:
                 continue
@@ -130,11 +136,12 @@ class _Diff:
         converted = bool(here and here.converted & set(key.columns)) or bool(
             there and there.converted & set(key.target)
         )
-        return converted or (
-            there is not None
-            and any(set(gone.columns) == set(key.target) for gone in there.keys_gone)
-            and key.target in self.after[key.table].unique
-        )
+        return converted or (self._key_goes(key) and key.target in self.after[key.table].unique)
+
+    def _key_goes(self, key: ForeignKey) -> bool:
+        """Whether the key that it refers to is taken away, if only to be replaced."""
+        there = self.tables.get(key.table)
+        return there is not None and any(set(gone.columns) == set(key.target) for gone in there.keys_gone)
 
     def _remove(self, table: Table, key: ForeignKey, description: str) -> None:
         self.foreign_keys_gone.add((table.name, key.name))

@@ -102,7 +102,7 @@ def review(document: Document, snapshot: Snapshot, after: Mapping[str, Outcome])
                 path = f"tables.{name}.columns.{column}.references"
                 if why := _reference(column_spec, column_spec.references, after):
                     problems.append(Problem(path, why))
-        problems += _index_names(name, spec, snapshot)
+        problems += _index_names(name, document, snapshot)
     return problems
 
 
@@ -138,14 +138,17 @@ def _reference(column: Column, target: References, after: Mapping[str, Outcome])
     return ""
 
 
-def _index_names(table: str, spec: TableSpec, snapshot: Snapshot) -> Iterator[Problem]:
+def _index_names(table: str, document: Document, snapshot: Snapshot) -> Iterator[Problem]:
     owners = {i.name: (t.name, i) for t in snapshot.tables.values() for i in t.indexes}
+    spec = document.tables[table]
     for name in spec.indexes:
         owner, index = owners.get(name, (table, None))
         path = f"tables.{table}.indexes.{name}"
-        if owner != table:
+        there = document.tables.get(owner)
+        goes = owner in document.drop or (there is not None and name in there.drop_indexes)
+        if owner != table and not goes:
             yield Problem(path, f"{owner} has an index of this name already; index names are per app")
-        elif index is not None and index.constraint is not None:
+        elif index is not None and index.constraint is not None and not goes:
             yield Problem(path, "this index belongs to a key or unique constraint; choose another name")
         elif name in snapshot.tables:
             yield Problem(path, "a table has this name already")
