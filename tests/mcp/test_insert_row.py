@@ -79,6 +79,21 @@ async def test_every_type_arrives_and_comes_back(deps: Deps, mcp: Any, app: App)
     assert await stored(deps, app, "select exact::text from kinds") == data["exact"]
 
 
+async def test_a_vector_arrives_as_array_or_text(deps: Deps, mcp: Any, app: App) -> None:
+    if await stored(deps, app, "select to_regtype('vector') is null"):
+        pytest.skip("the extension is not in the search path")
+    await build(deps, app, "create table points (id integer primary key, v vector(3))")
+    for number, value in enumerate(([1, 2.5, -3], "[1,2.5,-3]")):
+        data = {"id": number, "v": value}
+        answer = await mcp("insert_row", app_id=app.id, table="points", data=data)
+        assert answer["row"] == {"id": number, "v": "[1,2.5,-3]"}
+    found = await mcp("select_rows", app_id=app.id, table="points", filters={"v": "eq.[1,2.5,-3]"})
+    assert len(found["rows"]) == 2
+    with pytest.raises(ToolFailed) as caught:
+        await mcp("insert_row", app_id=app.id, table="points", data={"id": 9, "v": [1]})
+    assert caught.value.error["details"]["column"] == "v"
+
+
 NOTES = """
 create table authors (id integer primary key, name text);
 insert into authors values (1, 'Ada');

@@ -206,6 +206,23 @@ async def test_a_policy_that_reads_a_closed_table_says_so(deps: Deps, app: App, 
     assert "bare" in refused.value.error["details"]["reason"]
 
 
+async def test_a_table_closed_a_moment_ago(deps: Deps, app: App, call: Any) -> None:
+    await change(
+        deps,
+        app,
+        "alter table notes enable row level security; grant select on notes to butterbase_anon;"
+        "create policy all_see on notes using (true)",
+    )
+    assert len((await call(as_role="anon"))["rows"]) == 20
+    async with deps.pools.owner(app) as connection:  # as another process would, before its announcement arrives
+        await connection.execute(
+            "alter table notes disable row level security; revoke all on notes from butterbase_anon"
+        )
+    answer = await call(as_role="anon")
+    assert answer["rows"] == []
+    assert "No row-level security on notes" in answer["warnings"][0]
+
+
 async def test_closed_apps_and_other_accounts(deps: Deps, mcp: Any, app: App, call: Any) -> None:
     await mcp("manage_app", action="update_access_mode", app_id=app.id, access_mode="authenticated")
     with pytest.raises(ToolFailed) as refused:

@@ -65,26 +65,26 @@ def _how_to_allow(table: Table, who: Caller, command: str) -> str:
 
 
 def refusal(table: Table, who: Caller, command: str, reason: str = "") -> AppError:
-    """The error for what the policies, or the want of them, refuse. ``reason`` is Postgres's own message."""
+    """The error for what the policies, or the want of them, refuse. ``reason`` is Postgres's own message.
+
+    Only who acts with a key of the app's account, be it as another role, is told about policies.
+    """
+    if who.account_id is None:
+        return AppError("AUTH_RLS_POLICY_VIOLATION", f"You may not {command} this row of {table.name}.")
     details: dict[str, Any] = {"table": table.name, "role": who.role, "command": command}
     if reason:
         details["reason"] = reason
+    policies = policies_for(table, who, command)
+    remediation = _how_to_allow(table, who, command)
     if is_closed(table, who):
         message = f"No row-level security on {table.name}, so anonymous callers are refused."
-        return AppError(
-            "AUTH_RLS_POLICY_VIOLATION", message, remediation=_how_to_allow(table, who, command), details=details
-        )
-    policies = policies_for(table, who, command)
-    if not policies:
+    elif not policies:
         message = f"No {command} policy on {table.name} is for {_WHO[who.kind]}."
-        return AppError(
-            "AUTH_RLS_POLICY_VIOLATION", message, remediation=_how_to_allow(table, who, command), details=details
+    else:
+        details["policies"] = [{"name": p.name, "using": p.using, "with_check": p.check} for p in policies]
+        message = f"The policies of {table.name} refuse this {command} by {_WHO[who.kind]}."
+        remediation = (
+            "Compare the row with the policies in details; change it or them (manage_rls, action update_policy). "
+            "manage_rls with action list shows restrictive policies too."
         )
-    details["policies"] = [{"name": p.name, "using": p.using, "with_check": p.check} for p in policies]
-    return AppError(
-        "AUTH_RLS_POLICY_VIOLATION",
-        f"The policies of {table.name} refuse this {command} by {_WHO[who.kind]}.",
-        remediation="Compare the row with the policies in details; change it or them (manage_rls, action "
-        "update_policy). manage_rls with action list shows restrictive policies too.",
-        details=details,
-    )
+    return AppError("AUTH_RLS_POLICY_VIOLATION", message, remediation=remediation, details=details)

@@ -60,7 +60,7 @@ def _longest(body: str) -> list[str]:
     sizes: dict[str, int] = {}
     for row in json.loads(f"[{body}]"):
         for name, value in row.items():
-            sizes[name] = sizes.get(name, 0) + len(compact(value))
+            sizes[name] = sizes.get(name, 0) + len(str(value))
     return sorted(sizes, key=lambda name: -sizes[name])[:3]
 
 
