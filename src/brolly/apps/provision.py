@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from brolly.core.errors import AppError
 from brolly.core.tokens import new_app_id
 from brolly.deps import Deps
 from brolly.pg.locks import advisory_lock
@@ -27,7 +28,7 @@ WAIT_SECONDS = 30
 
 async def create(deps: Deps, account_id: str, name: str, region: str) -> tuple[str, bool]:
     """The id of the account's app of that name, and whether it was made now."""
-    with anyio.fail_after(WAIT_SECONDS):
+    with anyio.move_on_after(WAIT_SECONDS):
         while True:
             app_id = new_app_id()
             # Once begun it is finished, even when the client has gone: half an app helps nobody.
@@ -39,8 +40,11 @@ async def create(deps: Deps, account_id: str, name: str, region: str) -> tuple[s
             )
             if row is not None and row["status"] == "ready":
                 return row["id"], False
-            # Another call is making it: the name decides who wins, so wait for the outcome.
-            await anyio.sleep(0.05)
+            # Another call is making it: the name decides who wins, so wait for the outcome. If that call's
+            # process has died, nobody but us may be there to clear away what it left.
+            if row is None or not await _clear(deps, row["id"], row["status"]):
+                await anyio.sleep(0.05)
+    raise AppError("APP_PROVISIONING", f"Another call is still creating the app {name}.", retry_after=2)
 
 
 async def _create(deps: Deps, app_id: str, account_id: str, name: str, region: str) -> bool:
@@ -123,23 +127,30 @@ async def _remove(deps: Deps, connection: Connection, app_id: str) -> None:
 
 async def sweep(deps: Deps) -> list[str]:
     """Undo or finish what died half-way; the ids of the apps cleared away."""
-    cleared: list[str] = []
     rows: list[Any] = await deps.control.fetch("select id, status from brolly.apps where status <> 'ready'")
-    for row in rows:
-        app_id = str(row["id"])
-        async with (
-            deps.databases.at_work,
-            deps.control.acquire() as connection,
-            advisory_lock(connection, app_id, wait=False) as held,
+    return [str(row["id"]) for row in rows if await _clear(deps, str(row["id"]), row["status"])]
+
+
+async def unfinished(deps: Deps) -> int:
+    """How many apps are being made or removed, by the living or the dead."""
+    return await deps.control.fetchval("select count(*) from brolly.apps where status <> 'ready'")
+
+
+async def _clear(deps: Deps, app_id: str, status: str) -> bool:
+    """Remove what is left of an app that nobody works on; False when somebody does."""
+    async with (
+        deps.databases.at_work,
+        deps.control.acquire() as connection,
+        advisory_lock(connection, app_id, wait=False) as held,
+    ):
+        # Only under the lock is the status certain: somebody may be at work, or have finished meanwhile.
+        if not held or not await connection.fetchval(
+            "select 1 from brolly.apps where id = $1 and status <> 'ready'", app_id
         ):
-            # Only under the lock is the status certain: somebody may be at work, or have finished meanwhile.
-            if held and await connection.fetchval(
-                "select 1 from brolly.apps where id = $1 and status <> 'ready'", app_id
-            ):
-                await _remove(deps, connection, app_id)
-                cleared.append(app_id)
-                log.warning("cleared away app %s, left %s by a process that died", app_id, row["status"])
-    return cleared
+            return False
+        await _remove(deps, connection, app_id)
+        log.warning("cleared away app %s, left %s by a process that died", app_id, status)
+        return True
 
 
 async def migrate_all(deps: Deps) -> dict[str, list[str]]:
@@ -149,10 +160,19 @@ async def migrate_all(deps: Deps) -> dict[str, list[str]]:
         deps.databases.app_version,
     )
     applied: dict[str, list[str]] = {}
+    failures: list[Exception] = []
     for row in rows:
         app_id = str(row["id"])
-        applied[app_id] = await deps.databases.migrate_database(app_id)
+        try:
+            applied[app_id] = await deps.databases.migrate_database(app_id)
+        except Exception as error:
+            # One database that cannot be changed must not keep the others behind.
+            log.error("app %s could not be brought up to date: %s", app_id, error)
+            failures.append(error)
+            continue
         await deps.control.execute(
             "update brolly.apps set app_version = $2 where id = $1", app_id, deps.databases.app_version
         )
+    if failures:
+        raise failures[0]
     return applied

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import anyio
 
-from brolly.apps.provision import migrate_all, sweep
+from brolly.apps.provision import migrate_all, sweep, unfinished
 from brolly.core.worker import Worker
 from brolly.deps import Deps
 
 SWEEP_SECONDS = 60
+UNFINISHED_SECONDS = 1
 
 
 def workers(deps: Deps) -> list[Worker]:
-    """One loop; several replicas may run it, since each app is locked while it is worked on."""
+    """Two loops; several replicas may run them, since each app is locked while it is worked on."""
 
-    async def run() -> None:
+    async def migrate() -> None:
         await migrate_all(deps)
+
+    async def clear() -> None:
         while True:
             await sweep(deps)
-            await anyio.sleep(SWEEP_SECONDS)
+            # A database process may still be busy for a server that was killed, and then holds its lock.
+            await anyio.sleep(UNFINISHED_SECONDS if await unfinished(deps) else SWEEP_SECONDS)
 
-    return [Worker("apps", run)]
+    return [Worker("app migrations", migrate), Worker("app sweep", clear)]
