@@ -18,6 +18,7 @@ from brolly.deps import Deps
 from brolly.registry import COLUMNS, App, app_of, not_found
 
 NAME_LIMIT = 63
+_PORTS = {"http": 80, "https": 443}
 
 
 class InitApp(Params):
@@ -74,16 +75,18 @@ class Cors(AppParams):
 
 
 def _origin(text: str) -> str:
+    """The origin as browsers send it: lower case, without the scheme's own port."""
     try:
         parts = urlsplit(text.strip())
-        port = f":{parts.port}" if parts.port else ""
+        port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
     except ValueError:
         raise ValueError(f"{text!r} is not an origin such as https://example.com") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "*" in parts.netloc or "@" in parts.netloc:
+    host = parts.hostname
+    if parts.scheme not in _PORTS or not host or "*" in parts.netloc or "@" in parts.netloc:
         raise ValueError(f"{text!r} is not an origin such as https://example.com")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{text!r} has more than scheme, host and port")
-    return f"{parts.scheme}://{parts.hostname}{port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def slug(name: str) -> str:

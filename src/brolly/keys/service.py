@@ -17,6 +17,7 @@ from brolly.deps import Deps
 
 _GRANTABLE = ("read", "ai:gateway")
 OWNER_ACCOUNT = "owner"
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class GenerateKey(Params):
@@ -133,7 +134,7 @@ async def list_keys(deps: Deps, caller: Caller, params: ListKeys) -> dict[str, A
 async def _find(deps: Deps, caller: Caller, key_id: str) -> Any:
     account = caller.require_account()
     row = None
-    if re.fullmatch(r"[0-9a-fA-F-]{36}", key_id):
+    if _ID.fullmatch(key_id):
         row = await deps.control.fetchrow(
             "select id, name, key_prefix, last_used_at from brolly.api_keys "
             "where id = $1 and account_id = $2 and revoked_at is null",
