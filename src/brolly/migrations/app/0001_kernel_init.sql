@@ -1,6 +1,7 @@
 -- What every app's database starts with. Run by the administrator in the template that apps are cloned from.
 
-create extension if not exists vector;
+-- Named outright: for an administrator called like our schema, that schema leads the search path.
+create extension if not exists vector schema public;
 
 -- Tables belong to one owner role that cannot log in. Each app has a login that may take it on,
 -- and that may connect to its own database alone.
