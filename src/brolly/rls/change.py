@@ -13,13 +13,14 @@ import anyio
 from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.pg.catalog import Column, Snapshot, Table, read_snapshot
+from brolly.pg.expression import refusal_of
 from brolly.pg.pool import Connection
 from brolly.registry import App
-from brolly.rls.expressions import failure_of
 from brolly.rls.protection import Protection, read_protection, statements
 
 # The same lock as changes of the schema take: one change of structure at a time per app.
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('brolly-structure', 0))"
+_SETTINGS = "select set_config('search_path', 'public, pg_temp', true), set_config('statement_timeout', '60s', true)"
 _RECORD = "insert into brolly.migrations (name, applied_by, sql_up, sql_down, checksum) values ($1, 'mcp', $2, $3, $4)"
 
 
@@ -71,7 +72,8 @@ class Change:
         """Bring the table to that protection."""
         made = statements(self.before, wanted)
         for sql in made:
-            await self.conn.execute(sql)
+            if refused := await refusal_of(self.conn, sql):
+                raise AppError("RLS_INVALID_EXPRESSION", f"{refused.message}.", details={"pg_code": refused.state})
         self.sql = ";\n".join(made) + ";" if made else ""
         self.after = await read_protection(self.conn, self.table.name, self.table.oid)
 
@@ -89,6 +91,7 @@ async def changing(deps: Deps, app: App, table_name: str, label: str) -> AsyncGe
     change: Change | None = None
     try:
         async with deps.pools.owner(app) as conn, conn.transaction():
+            await conn.execute(_SETTINGS)
             await conn.execute(_LOCK)
             # Only now do the facts stand still.
             snapshot = await read_snapshot(conn)
@@ -101,13 +104,3 @@ async def changing(deps: Deps, app: App, table_name: str, label: str) -> AsyncGe
             # Whoever is cancelled while the commit is under way cannot know how it ended.
             with anyio.CancelScope(shield=True):
                 await deps.catalog.changed(app)
-
-
-async def make_policy(change: Change, wanted: Protection, refuse: str) -> None:
-    """As ``Change.make``; what Postgres says against the policy becomes the error of that code."""
-    try:
-        await change.make(wanted)
-    except AppError:
-        raise
-    except Exception as error:
-        raise AppError(refuse, failure_of(error).message + ".") from None

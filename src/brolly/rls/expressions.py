@@ -11,7 +11,7 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.pg.catalog import Snapshot, Table
-from brolly.pg.expression import check_one_expression
+from brolly.pg.expression import Refusal, check_one_expression, refusal_of
 from brolly.pg.identifiers import quote
 from brolly.pg.session import as_caller
 from brolly.registry import App
@@ -31,15 +31,7 @@ _NAMED = re.compile(r'(column|relation|schema|type) "?([^" ]+?)"? does not exist
 # Supabase's name for the caller is the commonest thing that models write here.
 _USER_ID = re.compile(r"\b(?:current_user_id|auth\s*\.\s*uid)\s*\(\s*\)(?:\s*::\s*(?:uuid|text)\b)?", re.IGNORECASE)
 _MAX_GUESSES = 3
-_TRY_MILLISECONDS = 3000
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What Postgres said against an expression."""
-
-    state: str
-    message: str
+_SETTINGS = "select set_config('search_path', 'public, pg_temp', true), set_config('statement_timeout', '3s', true)"
 
 
 class _RollBack(Exception):  # noqa: N818 - not a failure
@@ -59,34 +51,35 @@ class Trial:
     async def check(self, text: str, what: str) -> str:
         """The expression, if Postgres accepts it from a signed-in caller; raises what is wrong with it."""
         text = check_one_expression(text, code=INVALID, what=what)
-        failure = await self._failure(text)
-        if failure is not None:
-            raise await self.explain(failure, text, what)
+        refused = await self._refusal(text)
+        if refused is not None:
+            raise await self.explain(refused, text, what)
         return text
 
-    async def _failure(self, text: str) -> Failure | None:
+    async def _refusal(self, text: str) -> Refusal | None:
         """Plan, but do not run, a query with the expression: as the narrow role, read-only, undone."""
         user = self.caller.simulate("user", "00000000-0000-0000-0000-000000000000")
-        failure: Failure | None = None
+        refused: Refusal | None = None
         try:
             async with as_caller(self.deps.pools.door(self.app), user, read_only=True) as conn:
-                await conn.execute(f"set local statement_timeout = {_TRY_MILLISECONDS}")
-                try:
-                    await conn.execute(f"explain select from public.{quote(self.table.name)} where ({text})")
-                except Exception as error:
-                    failure = failure_of(error)
+                await conn.execute(_SETTINGS)
+                refused = await refusal_of(conn, f"explain select from public.{quote(self.table.name)} where ({text})")
                 raise _RollBack
         except _RollBack:
-            return failure
+            return refused
 
-    async def explain(self, failure: Failure, text: str, what: str) -> AppError:
+    async def explain(self, refused: Refusal, text: str, what: str) -> AppError:
         """The error for what Postgres said, with the expression that would do where there is one."""
-        code, remediation = self._meaning(failure, what)
-        details: dict[str, str] = {"expression": what, "pg_code": failure.state}
+        code, remediation = self._meaning(refused, what)
+        details: dict[str, str] = {"expression": what, "pg_code": refused.state}
         if code != UNSAFE and (better := await self._better(text)) is not None:
             details["suggested_expression"] = better
             remediation = f"Repeat the manage_rls call with {what}: {better}"
-        said = failure.message.replace(" in WHERE", " in a policy").replace("argument of WHERE", "the expression")
+        said = (
+            refused.message.rstrip(".")
+            .replace(" in WHERE", " in a policy")
+            .replace("argument of WHERE", "the expression")
+        )
         return AppError(code, f"{what}: {said}.", remediation=remediation, details=details)
 
     async def _better(self, text: str) -> str | None:
@@ -97,13 +90,13 @@ class Trial:
         for forms in itertools.product(("current_user_id()::uuid", "current_user_id()"), repeat=len(places)):
             fresh = iter(forms)
             guess = _USER_ID.sub(lambda _match, fresh=fresh: next(fresh), text)
-            if guess != text and await self._failure(guess) is None:
+            if guess != text and await self._refusal(guess) is None:
                 return guess
         return None
 
-    def _meaning(self, failure: Failure, what: str) -> tuple[str, str | None]:
+    def _meaning(self, refused: Refusal, what: str) -> tuple[str, str | None]:
         """The code, and what to do about it (None: what the code's table says)."""
-        state, message = failure.state, failure.message
+        state, message = refused.state, refused.message
         missing = _MISSING_FUNCTION.search(message) if state == "42883" else None
         if (missing and missing.group(1).lower() in _NAMED_UNSAFE) or (
             state == "42501" and "permission denied for function" in message
@@ -123,8 +116,6 @@ class Trial:
                 "Cast one side to the other's type; manage_schema get shows the columns' types. "
                 "current_user_id() is text: write current_user_id()::uuid beside a uuid column."
             )
-        if state == "57014":
-            return INVALID, "Write a simpler expression for manage_rls create_policy; planning it took too long."
         return INVALID, self._nearest(message)
 
     def _example(self) -> str:
@@ -146,12 +137,3 @@ class Trial:
         near = difflib.get_close_matches(name.rsplit(".", 1)[-1], known, 1, 0.5)
         guess = f"Did you mean {near[0]}? " if near else ""
         return f"{guess}Correct the name in the manage_rls call{listed}."
-
-
-def failure_of(error: Exception) -> Failure:
-    """What a database error says; anything else is raised again."""
-    state = getattr(error, "sqlstate", None)
-    # Classes 08, 53, 57P and so on are not about the expression.
-    if not isinstance(state, str) or not (state[:2] in ("0A", "22", "2B", "3F", "42", "54") or state == "57014"):
-        raise error
-    return Failure(state, str(error.args[0] if error.args else error).rstrip("."))

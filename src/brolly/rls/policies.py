@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from brolly.core.errors import AppError
-from brolly.pg.catalog import Policy, Table
+from brolly.pg.catalog import Column, Policy, Table
 from brolly.pg.identifiers import MAX_BYTES, derived_name, quote
 from brolly.rls.change import Change, known_column
 from brolly.rls.protection import ANON, USER, Protection, bypass_name
@@ -21,7 +21,7 @@ PUBLIC_READ = (("_public_read_user", USER), ("_public_read_anon", ANON))
 
 def isolation(table: Table, user_column: str) -> Policy:
     """The policy by which signed-in callers reach the rows that carry their id, and no others."""
-    cast = "::uuid" if is_uuid(table, user_column) else ""
+    cast = "::uuid" if known_user_column(table, user_column).base_oid == _UUID else ""
     own = f"{quote(user_column)} = public.current_user_id(){cast}"
     return Policy(derived_name(table.name, "_user_isolation"), "ALL", True, (USER,), own, own)
 
@@ -43,8 +43,8 @@ def public_read(table: Table, name: str) -> list[Policy]:
     ]
 
 
-def is_uuid(table: Table, name: str) -> bool:
-    """Whether the user column is uuid rather than text; raises when it is neither, or cannot be written."""
+def known_user_column(table: Table, name: str) -> Column:
+    """The column that holds users' ids; raises unless it is uuid or text and can be written."""
     column = known_column(table, name, "user_column")
     if (column.base_oid != _UUID and column.base_oid not in _TEXTS) or not column.writable:
         kind = column.type if column.writable else "computed by Postgres"
@@ -54,7 +54,7 @@ def is_uuid(table: Table, name: str) -> bool:
             remediation="Add a uuid column for the user's id with manage_schema apply and name that one.",
             details={"column": name, "type": column.type},
         )
-    return column.base_oid == _UUID
+    return column
 
 
 def check_form(action: str, table: str, name: str, command: str, using: str | None, check: str | None) -> None:

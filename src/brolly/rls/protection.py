@@ -111,17 +111,18 @@ def with_policies(now: Protection, *policies: Policy, without: tuple[str, ...] =
     return replace(now, policies={**kept, **{p.name: p for p in policies}})
 
 
-def with_trigger(now: Protection, column: str, uuid: bool) -> Protection:
+def with_trigger(now: Protection, column: str) -> Protection:
     """The same with the trigger that writes a signed-in caller's id into that column of new rows.
 
     It looks at the role itself, which a caller cannot set, and at the caller's id, which
-    the service role and anonymous callers do not have.
+    the service role and anonymous callers do not have. It names the column in a text, so
+    that rows can still be stored when the column has been dropped.
     """
     function, table = f"public.{quote(function_name(now.table))}", f"public.{quote(now.table)}"
     body = f"""
 begin
     if current_user = '{USER}' or public.current_user_id() is not null then
-        new.{quote(column)} := public.current_user_id(){"::uuid" if uuid else ""};
+        new := jsonb_populate_record(new, jsonb_build_object({literal(column)}, public.current_user_id()));
     end if;
     return new;
 end

@@ -14,13 +14,13 @@ from brolly.pg.catalog import Policy, Table, read_snapshot
 from brolly.pg.identifiers import derived_name, quote
 from brolly.pg.session import as_caller
 from brolly.registry import App
-from brolly.rls.change import Change, changing, known_table, make_policy
-from brolly.rls.expressions import INVALID, Trial
+from brolly.rls.change import Change, changing, known_table
+from brolly.rls.expressions import Trial
 from brolly.rls.policies import (
     PUBLIC_READ,
     check_form,
-    is_uuid,
     isolation,
+    known_user_column,
     public_read,
     refuse_reserved,
     refuse_unknown,
@@ -95,7 +95,7 @@ async def create_user_isolation(deps: Deps, caller: Caller, params: UserIsolatio
         policy = isolation(change.table, params.user_column)
         public = public_read(change.table, params.public_read_column) if params.public_read_column else []
         wanted = with_policies(under_rls(change.before), policy, *public, without=public_names)
-        await change.make(with_trigger(wanted, params.user_column, is_uuid(change.table, params.user_column)))
+        await change.make(with_trigger(wanted, params.user_column))
     result: dict[str, Any] = {
         "success": True,
         "table": name,
@@ -188,8 +188,8 @@ async def _put(deps: Deps, app: App, caller: Caller, change: Change, params: Put
     policy = Policy(params.policy_name, params.command, not params.restrictive, roles, using, check)
     wanted = with_policies(under_rls(change.before), policy)
     if params.user_column is not None:
-        wanted = with_trigger(wanted, params.user_column, is_uuid(change.table, params.user_column))
-    await make_policy(change, wanted, INVALID)
+        wanted = with_trigger(wanted, known_user_column(change.table, params.user_column).name)
+    await change.make(wanted)
     await refuse_unsafe(change.conn, change.table, policy.name)
     return [*warnings_of_policy(change, policy), *await judge_reads(change.conn, change.snapshot, change.table, policy)]
 
