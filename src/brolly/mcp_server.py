@@ -174,7 +174,6 @@ def _listed(tool: Tool, read_only: bool) -> McpTool:
             title=hints["title"],
             read_only_hint=hints["readOnlyHint"],
             destructive_hint=hints.get("destructiveHint"),
-            idempotent_hint=hints.get("idempotentHint"),
             open_world_hint=hints.get("openWorldHint"),
         ),
     )

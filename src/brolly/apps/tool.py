@@ -21,7 +21,12 @@ MANAGE_APP = Tool(
         "pause": Action(service.pause_app, service.Pause, event="app.config.paused"),
         "update_access_mode": Action(service.update_access_mode, service.AccessMode, event="app.config.access_mode"),
         "update_cors": Action(service.update_cors, service.Cors, "replaces the list", event="app.config.cors"),
-        "secure": Action(service.secure_app, service.Secure, "only signed-in users", event="app.secure"),
+        "secure": Action(
+            service.secure_app,
+            service.Secure,
+            "tables: [{table_name, user_column, public_read_column?}]",
+            event="app.secure",
+        ),
         "delete": Action(
             service.delete_app, AppParams, effect=DESTROY, loses=service.what_delete_loses, event="app.delete"
         ),

@@ -198,15 +198,14 @@ class Tool:
     def annotations(self, read_only: bool = False) -> dict[str, Any]:
         """Honest hints, computed: read-only if every action is, destructive if any is.
 
-        The protocol's defaults (not idempotent, open world) are left out to save tokens.
+        Left out to save tokens: what the protocol takes for granted (open world), and whether repeating does no
+        harm, which no client acts on; ``schemas/`` has it per action.
         """
         effects = [a.effect for a in self.offered(read_only).values()]
         reads = all(e is READ for e in effects)
         hints: dict[str, Any] = {"title": self.title, "readOnlyHint": reads}
         if not reads:
             hints["destructiveHint"] = DESTROY in effects
-            if all(a.idempotent for a in self.offered(read_only).values()):
-                hints["idempotentHint"] = True
         if not self.open_world:
             hints["openWorldHint"] = False
         return hints
