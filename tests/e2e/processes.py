@@ -117,10 +117,10 @@ class Process:
         wait_until(answers, f"{self.url} is ready")
         return self
 
-    def client(self, key: str | None = None, **options: Any) -> httpx.Client:
+    def client(self, key: str | None = None, **headers: str) -> httpx.Client:
         """An HTTP client with the owner's key, or that one."""
-        headers = {"Authorization": f"Bearer {key or owner_key(self.home)}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=15, trust_env=False, **options)
+        headers = {"Authorization": f"Bearer {key or owner_key(self.home)}", **headers}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=15, trust_env=False)
 
     def end(self, number: int = signal.SIGTERM) -> float:
         """Send the signal and wait; the seconds that it took."""
