@@ -289,13 +289,12 @@ async def read_snapshot(conn: Connection) -> Snapshot:
 
 
 def _table(row: dict[str, Any]) -> Table:
-    keys = [_key(k) for k in row["keys"]]
-    primary = next((k for k, r in zip(keys, row["keys"], strict=True) if r["kind"] == "p"), None)
+    keys = [(k["kind"], _key(k)) for k in row["keys"]]
     return Table(
         name=row["name"],
         columns=MappingProxyType({c["name"]: _column(c) for c in row["columns"]}),
-        primary=primary,
-        uniques=tuple(k for k, r in zip(keys, row["keys"], strict=True) if r["kind"] == "u"),
+        primary=next((key for kind, key in keys if kind == "p"), None),
+        uniques=tuple(key for kind, key in keys if kind == "u"),
         foreign_keys=tuple(_foreign_key(f) for f in row["foreign_keys"]),
         checks=tuple(Check(c["name"], _unqualified(c["expression"]) or "", tuple(c["columns"])) for c in row["checks"]),
         indexes=tuple(_index(i) for i in row["indexes"]),
@@ -319,15 +318,9 @@ def _key(row: dict[str, Any]) -> Key:
 
 
 def _foreign_key(row: dict[str, Any]) -> ForeignKey:
-    return ForeignKey(
-        name=row["name"],
-        columns=tuple(row["columns"]),
-        table=row["table"],
-        target=tuple(row["target"]),
-        on_delete=_ACTIONS[row["on_delete"]],
-        on_update=_ACTIONS[row["on_update"]],
-        plain=row["plain"],
-    )
+    row["columns"], row["target"] = tuple(row["columns"]), tuple(row["target"])
+    row["on_delete"], row["on_update"] = _ACTIONS[row["on_delete"]], _ACTIONS[row["on_update"]]
+    return ForeignKey(**row)
 
 
 def _index(row: dict[str, Any]) -> Index:
@@ -349,10 +342,12 @@ class AppLike(Protocol):
 
 
 class Catalogs:
-    """The snapshots of the apps in use, read on demand and kept until a change is announced."""
+    """The snapshots of the apps in use, read on demand and kept until a change is announced.
+
+    At most ``LIMIT`` are kept; the one read longest ago makes room.
+    """
 
     LIMIT = 1000
-    """Apps kept at once; the one read longest ago makes room."""
 
     def __init__(self, read: Callable[[Any], Awaitable[Snapshot]], announce: Callable[[str], Awaitable[None]]) -> None:
         self._read = read
