@@ -251,7 +251,7 @@ async def test_a_name_is_free_again_while_postgres_still_works_for_the_dead(here
     tools = Tools(server)
     attempt = threading.Thread(target=tools.call, args=("init_app",), kwargs={"name": "stuck"})
     attempt.start()
-    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'create database%'"
+    waiting = "select count(*) from pg_locks where relation = 'pg_database'::regclass and not granted"
     for _ in range(200):
         if await blocker.fetchval(waiting):
             break
