@@ -12,6 +12,8 @@ import pytest
 
 from brolly.core.errors import CODES, AppError, error_body
 from brolly.deps import Deps
+from brolly.pg.errors import translated
+from scripts.schemas import scratch_database
 from tests.conftest import http_client
 from tests.contract.mentions import named_tools, wrong_names
 
@@ -19,8 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "src/brolly/core/errors.py"
 SOURCES = {path: ast.parse(path.read_text("utf-8")) for path in sorted((ROOT / "src").rglob("*.py")) if path != TABLE}
 
-# Raised before anything is served, for the person at the command line: no tool can help.
+# For the person at the command line, or a client that has not reached the server: no tool can help there.
 TO_THE_OPERATOR = {"CONFIG_INVALID"}
+BEFORE_THE_SERVER = ("src/brolly/bridge/", "src/brolly/commands/")
+COMMAND = re.compile(r"\bbrolly (demo|down|keys|mcp|migrate|serve|status|up)\b|\bBROLLY_[A-Z_]+")
 # What stands in an f-string for the name of a tool.
 TOOL_IN_BRACES = {"self.name", "', '.join(names)", "self._form(label)", "', '.join(tools)"}
 
@@ -66,6 +70,13 @@ def remedies() -> Iterator[tuple[str, str, str]]:
                             yield f"{path.relative_to(ROOT)}:{keyword.value.lineno}", str(code), text
 
 
+def helps(place: str, code: str, text: str) -> bool:
+    """Whether the text names a tool, or for the operator a command or a setting."""
+    if place.startswith(BEFORE_THE_SERVER):
+        return bool(named_tools(text) or COMMAND.search(text))
+    return bool(code in TO_THE_OPERATOR or named_tools(text))
+
+
 @pytest.mark.parametrize("code", sorted(CODES))
 def test_each_code_is_raised_somewhere(code: str) -> None:
     if CODES[code].retired:
@@ -87,11 +98,7 @@ def test_each_remedy_in_the_code_names_a_tool_that_exists() -> None:
     found = list(remedies())
     assert found
     wrong = [f"{place}: {what}" for place, _, text in found for what in wrong_names(text)]
-    wrong += [
-        f"{place}: names no tool: {text}"
-        for place, code, text in found
-        if code not in TO_THE_OPERATOR and not named_tools(text)
-    ]
+    wrong += [f"{place}: names no tool: {text}" for place, code, text in found if not helps(place, code, text)]
     assert not wrong, "\n".join(wrong)
 
 
@@ -107,6 +114,19 @@ def test_the_envelope_has_the_same_keys_everywhere() -> None:
     assert list(body) == ["code", "message", "remediation", "documentation_url", "details"]
     assert body["documentation_url"] == "http://brolly.test/docs/errors#app-paused"
     assert "details" not in error_body(AppError("APP_PAUSED", "Paused."))["error"]
+
+
+async def test_a_policy_that_needs_a_user_says_so(deps: Deps) -> None:
+    async with scratch_database(deps) as connection:
+        await connection.execute(
+            "create function current_user_id() returns text language sql return 'x'; "
+            "revoke all on function current_user_id() from public"
+        )
+        await connection.execute("set role butterbase_anon")
+        with pytest.raises(AppError) as failed, translated():
+            await connection.execute("select public.current_user_id()")
+        await connection.execute("reset role")
+    assert failed.value.code == "AUTH_RLS_REQUIRES_USER_JWT"
 
 
 async def refused(deps: Deps, request: httpx.Request) -> tuple[int, dict[str, str], httpx.Headers]:

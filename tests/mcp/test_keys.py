@@ -167,7 +167,7 @@ async def test_somebody_elses_key_is_not_found_and_lives(deps: Deps, mcp: Any) -
     error = await refusal(mcp, "manage_api_keys", action="revoke", key_id=stranger.key_id, confirm=True)
     assert error["code"] == "RESOURCE_NOT_FOUND"
     assert await status(deps, key) == 200
-    assert stranger.key_id not in json.dumps(await mcp("manage_api_keys", action="list"))
+    assert str(stranger.key_id) not in json.dumps(await mcp("manage_api_keys", action="list"))
 
 
 async def test_a_key_for_one_app_manages_no_keys_and_sees_no_other_app(deps: Deps, mcp: Any, app: App) -> None:

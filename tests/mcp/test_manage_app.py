@@ -244,8 +244,25 @@ async def test_list_pages_without_gap_or_double(mcp: Any) -> None:
         seen += [app["id"] for app in page["apps"]]
         offset = page.get("next_offset")
     assert seen == made[::-1]
-    for wrong in ({"limit": 0}, {"limit": 1001}, {"offset": -1}):
+    wrongs: list[dict[str, Any]] = [{"limit": 0}, {"limit": 1001}, {"offset": -1}]
+    for wrong in wrongs:
         assert (await refusal(mcp, action="list", **wrong))["code"] == "VALIDATION_INVALID_SCHEMA"
+
+
+@pytest.mark.parametrize(("status", "code"), [("provisioning", "APP_PROVISIONING"), ("deleting", "APP_DELETING")])
+async def test_an_app_that_is_not_ready_says_so(deps: Deps, mcp: Any, app: App, status: str, code: str) -> None:
+    change = "update brolly.apps set status = $2 where id = $1"
+    await deps.control.execute(change, app.id, status)
+    await deps.registry.changed(app.id)
+    for tool, arguments in (
+        ("manage_app", {"action": "get_config"}),
+        ("manage_schema", {"action": "get"}),
+        ("select_rows", {"table": "t"}),
+    ):
+        assert (await refusal(mcp, tool, app_id=app.id, **arguments))["code"] == code
+    await deps.control.execute(change, app.id, "ready")
+    await deps.registry.changed(app.id)
+    assert await mcp("manage_app", action="get_config", app_id=app.id)
 
 
 async def test_another_account_sees_and_changes_nothing(deps: Deps, app: App) -> None:

@@ -46,17 +46,14 @@ CODES: Mapping[str, Code] = {
     "AUTH_INVALID_TOKEN": Code(401, "Send a service key (bb_sk_…) created with manage_auth_config generate_service_key.", "The Authorization header does not hold a credential of a known form."),
     "AUTH_INVALID_API_KEY": Code(401, "Use a key that manage_api_keys list shows, or create one with manage_auth_config generate_service_key.", "The service key is unknown, revoked or expired."),
     "AUTH_FORBIDDEN": Code(403, "Use a service key with the scope named in the message; manage_api_keys list shows each key's scopes.", "The credentials are valid but do not allow this."),
-    "AUTH_INSUFFICIENT_PERMISSIONS": Code(403, "Use a service key with the scope named in the message; manage_api_keys list shows each key's scopes.", "The service key lacks a scope."),
     "AUTH_ORG_FORBIDDEN": Code(403, "Leave organization_id out of init_app to use your own account.", "The key does not belong to the organization named."),
     "AUTH_RLS_POLICY_VIOLATION": Code(403, "Call manage_rls with action list to see the policies of this table.", "Row-level security does not let this caller do that to this row or table."),
     "AUTH_RLS_REQUIRES_USER_JWT": Code(403, "Repeat as a signed-in user: select_rows and insert_row take as_role user with as_user.", "A policy needs a signed-in user, and there is none."),
     "AUTH_IMPERSONATION_FORBIDDEN": Code(403, "Call select_rows with as_role and as_user using a service key.", "Only a service key may act as another role."),
     # Resources.
     "RESOURCE_NOT_FOUND": Code(404, "Call manage_app with action list to see the apps that this key can manage.", "It does not exist, or this caller may not see it."),
-    "RESOURCE_ALREADY_EXISTS": Code(409, "Choose another name, or call manage_app list to find the existing one.", "Something of that name exists already."),
     "RESOURCE_CONFLICT": Code(409, "Read the current state with manage_schema get, then repeat the call.", "Another change happened at the same time; nothing was done."),
     # Quotas and limits.
-    "QUOTA_EXCEEDED": Code(429, "Remove something that is no longer needed; manage_app list shows what exists.", "A limit on how much there may be is reached."),
     "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran.", "Too many calls in a short time."),
     "QUOTA_TABLE_LIMIT": Code(400, "Drop a table with manage_schema apply and _drop, or split the data over several apps with init_app.", "An app may have 50 tables."),
     "REQUEST_TOO_LARGE": Code(413, "Send fewer rows per call; seed_database takes up to 100 rows.", "The body is larger than this server accepts."),
@@ -76,7 +73,6 @@ CODES: Mapping[str, Code] = {
     "DATABASE_TIMEOUT": Code(504, "Narrow the query with filters and a smaller limit in select_rows, or add an index with manage_schema apply.", "The statement took too long, or waited too long for a lock, and was ended.", ws_close=1013),
     # The server itself.
     "CONFIG_INVALID": Code(500, "Correct the setting named in the message; brolly serve --help lists them all.", "The server is configured in a way that cannot work."),
-    "REQUEST_ERROR": Code(400, _DOCS, "The request cannot be understood."),
     "INTERNAL_ERROR": Code(500, "Repeat the call once; if it persists, report it with submit_suggestion and the error id.", "Something went wrong in the server; its log holds the details under the error id.", ws_close=1011),
 }  # fmt: skip
 
