@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench import footprint, growth, install, layers, new_app, read_call, start, tool_list
 from bench.machine import describe
-from bench.runner import Measurement, run_all
+from bench.runner import Measurement, Wishes, run_all
 
 MEASUREMENTS = (
     Measurement("tools", "The list of tools", tool_list.measure),
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(names)}; all if none is given")
     parser.add_argument("--quick", action="store_true", help="small versions, below a minute; writes nothing")
     parser.add_argument("--dry", action="store_true", help="full size, but leave docs/benchmarks.md as it is")
+    parser.add_argument("--calm", type=float, default=0, metavar="S", help="wait up to S seconds for a quiet machine")
     given = parser.parse_args()
     unknown = sorted(set(given.names) - set(names))
     if unknown:
@@ -38,7 +39,8 @@ def main() -> None:
     chosen = [one for one in MEASUREMENTS if not given.names or one.name in given.names]
     console = Console()
     console.print(f"[dim]{describe()}[/]\n")
-    failed = anyio.run(run_all, chosen, given.quick, not (given.quick or given.dry), console)
+    wishes = Wishes(quick=given.quick, keep=not (given.quick or given.dry), calm=given.calm)
+    failed = anyio.run(run_all, chosen, wishes, console)
     if failed:
         console.print(f"[bold red]failed: {', '.join(failed)}[/]")
         sys.exit(1)

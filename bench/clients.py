@@ -56,6 +56,10 @@ class HttpClient:
         response = await self._client.post("/mcp", content=content)
         return payload(response.content)
 
+    async def health(self) -> None:
+        """An exchange with nothing in it."""
+        (await self._client.get("/health")).raise_for_status()
+
     async def call(self, tool: str, /, **arguments: Any) -> Any:
         """Call a tool and parse its answer; raises ``CallFailed``."""
         result = (await self.post(tool_message(1, tool, arguments)))["result"]

@@ -21,21 +21,23 @@ from bench.tables import Table
 AT_ONCE = 8
 POINTS = 50
 LIMIT_SECONDS = 260
+ENOUGH = 20_000
 GOAL = 100  # bytes per call that cannot be told from none: 5 MB over the whole run
 PEER = "A peer's server grew by 42 KB per call."
 
 
 async def measure(run: Run) -> Sequence[Table]:
-    """The slope counts from a fifth on: caches, pools and the allocator fill up first."""
+    """The slope counts in the second half: caches, pools and the heap fill up first."""
     calls = run.size(50_000, 1_500)
     with data_folder() as home, serving(home) as program:
         async with http_client(program, AT_ONCE) as client:
             shelf = await fill_shelf(client, home)
             server = psutil.Process(program.process.pid)
             run.begin("calls", calls)
+            spent = sum(server.cpu_times()[:2])
             points, took, failed = await _drive(run, client, shelf, server, calls)
-    done = points[-1][0]
-    return [_table(points, done, took, failed, calls)]
+            spent = sum(server.cpu_times()[:2]) - spent
+    return [_table(points, took, spent, failed, calls)]
 
 
 async def _drive(
@@ -100,16 +102,20 @@ def _mix(shelf: Shelf) -> Any:
     return one
 
 
-def _table(points: list[tuple[int, int]], done: int, took: float, failed: int, wanted: int) -> Table:
-    settled = [(float(x), float(y)) for x, y in points if x >= done / 5]
-    line = fit_line(settled)
+def _table(points: list[tuple[int, int]], took: float, spent: float, failed: int, wanted: int) -> Table:
+    done = points[-1][0]
+    line = fit_line([(float(x), float(y)) for x, y in points if x >= done / 2])
     tenth = max(1, len(points) // 10)
     shown = [points[0], *points[tenth::tenth]]
     rows = [[f"{count:,}", mebibytes(size), f"{(size - points[0][1]) / 1024:+,.0f} KiB"] for count, size in shown]
-    note = (
-        f"{done:,} calls in {took:.0f} s ({done / took:.0f} per second, {AT_ONCE} at once), {failed:,} refused. "
-        f"Slope from {done // 5:,} calls on: **{line.slope:.0f} ± {2 * line.error:.0f} bytes per call** "
-        f"(goal: at most {GOAL}: {held(line.slope - 2 * line.error <= GOAL)}). {PEER}"
-    )
-    cut = [f"Stopped after {LIMIT_SECONDS} s; {wanted:,} calls were wanted."] if done < wanted else []
-    return Table(["calls", "server RSS", "since the start"], rows, [note, *cut])
+    notes = [
+        f"{done:,} calls in {took:.0f} s ({done / took:.0f} per second, {AT_ONCE} at once; "
+        f"{spent / done * 1000:.2f} ms of processor time per call in the server), {failed:,} of them refused.",
+        f"Slope over the second half: **{line.slope:.0f} ± {2 * line.error:.0f} bytes per call**; "
+        f"goal: at most {GOAL}: {held(line.slope - 2 * line.error <= GOAL)}. {PEER}",
+    ]
+    if wanted < ENOUGH:
+        notes.append(f"Below {ENOUGH:,} calls the heap still fills, so this slope says little.")
+    if done < wanted:
+        notes.append(f"Stopped after {LIMIT_SECONDS} s; {wanted:,} calls were wanted.")
+    return Table(["calls", "server RSS", "since the start"], rows, notes)

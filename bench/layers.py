@@ -13,11 +13,11 @@ import anyio
 
 from bench.clients import PROTOCOL, http_client, payload, tool_message
 from bench.database import Shelf, door, fill_shelf
-from bench.figures import Sample, milliseconds
+from bench.figures import milliseconds
 from bench.program import data_folder, serving
 from bench.read_call import bare_read, notes
 from bench.runner import Run
-from bench.stopwatch import Call, in_turn
+from bench.stopwatch import Call, Timing, in_turn
 from bench.tables import Table
 from brolly.app import open_deps
 from brolly.core.settings import load_settings
@@ -44,8 +44,8 @@ STEPS = (
     _Step("audit row", "tool", ("unaudited",)),
     _Step("key to caller: one lookup", "identify"),
     _Step("Starlette and our middleware", "health"),
-    _Step("the SDK: transport, session, JSON-RPC, models", "asgi", ("tool", "identify", "health")),
-    _Step("uvicorn, loopback, client, change of process", "http", ("asgi",)),
+    _Step("the SDK: transport, session, JSON-RPC, models, event stream", "asgi", ("tool", "identify", "health")),
+    _Step("an empty HTTP exchange: client, loopback, uvicorn", "http health", ("health",)),
 )
 
 
@@ -63,24 +63,30 @@ async def measure(run: Run) -> Sequence[Table]:
             async def post() -> None:
                 await client.post(tool_message(1, "select_rows", shelf.reading(next(ids))))
 
-            calls["http"] = post
             run.begin("layers", rounds + warmup)
-            found = await in_turn(run, calls, rounds, warmup)
+            found = await in_turn(run, {**calls, "http health": client.health, "http": post}, rounds, warmup)
     return [_table(found, rounds)]
 
 
-def _table(found: dict[str, Sample], rounds: int) -> Table:
-    whole = found["http"].median
-    rows = []
+def _table(found: dict[str, Timing], rounds: int) -> Table:
+    whole = found["http"].wall.median
+    rows, rest = [], whole
     for step in STEPS:
-        own = found[step.total].median - sum(found[name].median for name in step.without)
-        rows.append([step.name, milliseconds(own), f"{own / whole:.0%}", milliseconds(found[step.total].median)])
-    rows.append(["**the whole call over HTTP**", f"**{milliseconds(whole)}**", "", ""])
+        total = found[step.total]
+        own = total.wall.median - sum(found[name].wall.median for name in step.without)
+        cpu = total.cpu.median - sum(found[name].cpu.median for name in step.without)
+        # In the exchange over HTTP only the client is in this process.
+        shown = milliseconds(cpu) if step.total != "http health" else ""
+        rows.append([step.name, milliseconds(own), f"{own / whole:.0%}", shown, milliseconds(total.wall.median)])
+        rest -= own
+    rows.append(["the rest: larger messages, two processes in turn", milliseconds(rest), f"{rest / whole:.0%}", "", ""])
+    rows.append(["**the whole call over HTTP**", f"**{milliseconds(whole)}**", "", "", ""])
     note = (
         f"Differences of medians of {rounds} rounds, each layer once per round. The last column is what was measured: "
-        "the read with everything up to that layer (the lookup of the key and Starlette by themselves)."
+        "the read with everything up to that layer (key, Starlette and the empty exchange by themselves). The "
+        "processor time is that of the Python process, without Postgres."
     )
-    return Table(["layer", "its own share", "", "measured"], rows, [note])
+    return Table(["layer", "its own share", "", "processor", "measured"], rows, [note])
 
 
 async def _calls(stack: AsyncExitStack, deps: Deps, shelf: Shelf, key: str) -> dict[str, Call]:

@@ -12,6 +12,8 @@ import psutil
 
 from brolly.pg.embedded.binaries import MAJOR
 
+CALM_SECONDS, CALM_SHARE = 4.0, 0.08
+
 
 def describe() -> str:
     """``2 cores, 24 GiB, Linux, Python 3.11.7, Postgres 18``."""
@@ -47,3 +49,13 @@ class Surroundings:
             f"{describe()}; {datetime.now(UTC):%Y-%m-%d}; measured in {took:.0f} s, "
             f"while other programs used {share:.0%} of the processors."
         )
+
+
+def wait_for_calm(limit: float) -> None:
+    """Return when others leave the processors alone for a moment, at the latest after ``limit`` seconds."""
+    ends = time.monotonic() + limit
+    while time.monotonic() < ends:
+        busy = _busy()
+        time.sleep(CALM_SECONDS)
+        if (_busy() - busy) / (CALM_SECONDS * (os.cpu_count() or 1)) < CALM_SHARE:
+            return

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import httpx
 from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client as sdk_stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
 from bench.clients import http_client, stdio_client, tool_message
 from bench.database import ROWS, TABLE, Shelf, administrator, door, fill_shelf
@@ -47,9 +48,9 @@ async def measure(run: Run) -> Sequence[Table]:
             calls = await ways(stack, program, shelf)
             run.begin("one row", rounds + warmup)
             found = await in_turn(run, calls, rounds, warmup)
-    bare = found[BARE].median
-    rows = [_row(name, sample, bare) for name, sample in found.items()]
-    worst = max(found[name].median for name in (HTTP, SDK_HTTP, STDIO, SDK_STDIO))
+    bare = found[BARE].wall.median
+    rows = [_row(name, timing.wall, bare) for name, timing in found.items()]
+    worst = max(found[name].wall.median for name in (HTTP, SDK_HTTP, STDIO, SDK_STDIO))
     note = (
         f"{rounds} rounds, each way once per round, one call at a time, on {ROWS:,} rows. Client and server share the "
         f"machine. Goal: p50 at most {milliseconds(GOAL)}: {'yes' if worst <= GOAL else '**no**'}."
@@ -138,7 +139,7 @@ async def sdk_over_http(program: Program) -> AsyncGenerator[Any]:
     """The SDK's client over HTTP, in the protocol version that it chooses."""
     headers = {"Authorization": f"Bearer {program.key}"}
     async with (
-        httpx.AsyncClient(headers=headers, trust_env=False, timeout=60) as http,
+        create_mcp_http_client(headers=headers) as http,
         Client(streamable_http_client(f"{program.url}/mcp", http_client=http)) as client,
     ):
         yield client
@@ -148,5 +149,7 @@ async def sdk_over_http(program: Program) -> AsyncGenerator[Any]:
 async def sdk_over_stdio(program: Program) -> AsyncGenerator[Any]:
     """The SDK's client over stdio."""
     first, *rest = command("mcp", "--home", str(program.home))
-    async with Client(StdioServerParameters(command=first, args=rest, env=environment())) as client:
-        yield client
+    parameters = StdioServerParameters(command=first, args=rest, env=environment())
+    with (program.home / "bridge.log").open("w") as log:
+        async with Client(sdk_stdio_client(parameters, errlog=log)) as client:
+            yield client

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+import anyio.to_thread
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from bench.machine import Surroundings
+from bench.machine import Surroundings, wait_for_calm
 from bench.tables import Table, write_section
 
 _SHOW_EVERY = 0.5
@@ -60,14 +62,24 @@ class Measurement:
     measure: Callable[[Run], Awaitable[Sequence[Table]]]
 
 
-async def run_all(chosen: Sequence[Measurement], quick: bool, keep: bool, console: Console) -> list[str]:
-    """Run them one after another; ``keep`` writes the document. The names of those that failed."""
+@dataclass(frozen=True)
+class Wishes:
+    """How to run: ``keep`` writes the document, ``calm`` waits at most so many seconds for a quiet machine."""
+
+    quick: bool
+    keep: bool
+    calm: float
+
+
+async def run_all(chosen: Sequence[Measurement], wishes: Wishes, console: Console) -> list[str]:
+    """Run them one after another; the names of those that failed."""
     failed: list[str] = []
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
         for one in chosen:
+            await anyio.to_thread.run_sync(wait_for_calm, wishes.calm)
             around = Surroundings()
-            run = Run(quick, progress)
+            run = Run(wishes.quick, progress)
             run.begin(one.title, 1)
             try:
                 tables = await one.measure(run)
@@ -83,6 +95,6 @@ async def run_all(chosen: Sequence[Measurement], quick: bool, keep: bool, consol
                 for note in table.notes:
                     console.print(note, highlight=False)
             console.print(f"[dim]{when}[/]\n")
-            if keep:
+            if wishes.keep:
                 write_section(one.name, tables, when)
     return failed
