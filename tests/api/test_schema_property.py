@@ -198,7 +198,7 @@ def table_meaning(table: Spec) -> Spec:
     found: Spec = {"key": key, "columns": {}}
     for name, column in table["columns"].items():
         kind = parse_type(column["type"])
-        target = column.get("references")
+        target: Any = column.get("references")
         if isinstance(target, str):
             target = dict(zip(("table", "column"), target.split("."), strict=True))
         if target:
@@ -274,7 +274,7 @@ def structure(snapshot: Snapshot) -> Spec:
 
 
 QUICK = settings(
-    max_examples=25,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,

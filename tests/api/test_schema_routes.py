@@ -46,6 +46,9 @@ async def test_statuses_of_refusals(http: httpx.AsyncClient, app: App) -> None:
     url = f"/v1/{app.id}/schema/apply"
     wrong = await http.post(url, json={"schema": {"tables": {"t": {"columns": {"a": {"type": "nope"}}}}}})
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "VALIDATION_INVALID_SCHEMA")
+    for preview in ("false", 0, None):
+        unsure = await http.post(url, json={"schema": {}, "dry_run": preview})
+        assert unsure.status_code == 400
     missing = await http.post(url, json={})
     assert (missing.status_code, missing.json()["error"]["code"]) == (400, "VALIDATION_MISSING_FIELD")
     await http.post(url, json={"schema": {"tables": {"t": {"columns": {"a": {"type": "text"}}}}}})

@@ -4,6 +4,8 @@ Two fences. ``check_one_expression`` reads the text as Postgres's lexer would, s
 can stand between parentheses without ending them. What the text *means* is left to
 Postgres: once it has parsed and stored the expression, ``unsafe_functions`` reads the
 functions' ids from the stored tree, where no quoting or search path can hide them.
+The lexer supposes ``standard_conforming_strings``, Postgres's default; whoever runs the
+statement sets it, since a database may be configured otherwise.
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ def refuse(problems: Sequence[Problem]) -> AppError:
     return AppError(
         code,
         f"The schema document is not accepted: {'; '.join(shown[:5])}{more}.",
-        remediation="Correct the places named in details.problems and try manage_schema dry_run; nothing was changed."
-        if code == "VALIDATION_INVALID_SCHEMA"
-        else None,
+        remediation=None
+        if code == "QUOTA_TABLE_LIMIT"
+        else "Correct the places named in details.problems and try manage_schema dry_run; nothing was changed.",
         details={"problems": [{"path": p.path, "message": p.message} for p in problems]},
     )
 

@@ -2,13 +2,18 @@
 
 from starlette.routing import Route
 
+from brolly.core.errors import AppError
 from brolly.endpoint import Arguments, endpoint
 from brolly.schema.tool import MANAGE_SCHEMA
 
 
 def _choose(arguments: Arguments) -> tuple[str, Arguments]:
     rest = {key: value for key, value in arguments.items() if key != "dry_run"}
-    if arguments.get("dry_run"):
+    preview = arguments.get("dry_run", False)
+    if not isinstance(preview, bool):
+        # "false" as a text must not mean yes, nor a mistake be taken for no.
+        raise AppError("VALIDATION_INVALID_SCHEMA", "dry_run must be true or false.")
+    if preview:
         # A preview is not recorded, so a label for the migration says nothing.
         return "dry_run", {key: value for key, value in rest.items() if key != "name"}
     return "apply", rest
