@@ -67,7 +67,7 @@ def brolly() -> None:
 @_tools
 @click.option("--workers/--no-workers", default=None, help="Run background workers here (BROLLY_WORKERS; yes).")
 @_home
-@click.option("--any-port", is_flag=True, hidden=True)
+@click.option("--any-port", is_flag=True, help="If the port is in use, take the next free one.")
 @click.option("--detach", type=int, hidden=True)
 def serve(any_port: bool, detach: int | None, **given: Any) -> None:
     """Run the server here, until Ctrl-C."""

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,7 +56,10 @@ def log_path(home: Path) -> Path:
 
 def take_lock(path: Path) -> int | None:
     """An exclusive flock on the file, or None when another process has it; closing the descriptor gives it up."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
     if os.geteuid() == 0:
         # Root may serve a user's data folder, who must be able to do so too.
         owner = path.parent.stat()
@@ -94,14 +97,12 @@ def find_server(home: Path) -> Running | None:
     try:
         if not is_held(server_lock(home)):
             return None
-        return Running(**json.loads(record_path(home).read_text()))
+        found = json.loads(record_path(home).read_text())
+        # A newer version may have written more.
+        return Running(**{field.name: found[field.name] for field in fields(Running)})
     except PermissionError as error:
-        raise AppError(
-            "CONFIG_INVALID",
-            f"The data folder {home} belongs to another user.",
-            remediation="Run brolly as that user, or set BROLLY_HOME to a folder of your own.",
-        ) from error
-    except (OSError, ValueError, TypeError):
+        raise _unusable(home, error) from error
+    except (OSError, ValueError, KeyError):
         # Between the lock and the record it is starting or ending.
         return None
 
@@ -115,8 +116,8 @@ async def ensure_running(settings: Settings, *, options: Sequence[str] = ()) -> 
     home = settings.home
     if (running := find_server(home)) is not None:
         return running
-    _make_folders(home)
-    with anyio.fail_after(START_LIMIT):
+    make_folders(home)
+    with anyio.move_on_after(START_LIMIT):
         async with _starting(home):
             while (running := find_server(home)) is None:
                 if not is_held(server_lock(home)):
@@ -124,31 +125,35 @@ async def ensure_running(settings: Settings, *, options: Sequence[str] = ()) -> 
                 # Somebody starts or ends it in the foreground.
                 await anyio.sleep(0.02)
             return running
+    raise AppError("CONFIG_INVALID", f"The server did not start within {START_LIMIT:.0f} s; see {log_path(home)}.")
 
 
-def _make_folders(home: Path) -> None:
+def make_folders(home: Path) -> None:
+    """The data folder and its folder of logs, closed to others."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path(home).parent.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise AppError(
-            "CONFIG_INVALID",
-            f"The data folder {home} cannot be used: {error.strerror}.",
-            remediation="Set BROLLY_HOME to a folder that this user can write to.",
-        ) from error
+        raise _unusable(home, error) from error
+
+
+def _unusable(home: Path, error: OSError) -> AppError:
+    return AppError(
+        "CONFIG_INVALID",
+        f"The data folder {home} cannot be used: {error.strerror} ({error.filename}).",
+        remediation="Run brolly as the user that owns it, or set BROLLY_HOME to a folder that this user can write to.",
+    )
 
 
 @asynccontextmanager
 async def _starting(home: Path) -> AsyncGenerator[None]:
-    while (lock := take_lock(home / "start.lock")) is None:
+    """Keep every other process from starting it meanwhile."""
+    while (lock := take_lock(home / "start.lock")) is None:  # noqa: ASYNC110 - a file lock announces nothing
         await anyio.sleep(0.02)
-        if find_server(home) is not None:
-            break
     try:
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
+        os.close(lock)
 
 
 async def _start(home: Path, options: Sequence[str]) -> Running:
@@ -175,8 +180,9 @@ async def _start(home: Path, options: Sequence[str]) -> Running:
         ready = os.read(said, 1)
     finally:
         os.close(said)
-        # It has forked the server and ended long since; this only clears it from the process table.
-        child.poll()
+        # It has forked the server and ended; this clears it from the process table.
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(1)
     if ready and (running := find_server(home)) is not None:
         return running
     raise AppError(

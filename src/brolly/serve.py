@@ -21,11 +21,11 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from brolly import __version__
-from brolly.app import open_deps, private_folder, write_private
+from brolly.app import open_deps, write_private
 from brolly.core.errors import AppError
 from brolly.core.settings import Settings
 from brolly.core.worker import Worker, start_workers
-from brolly.daemon import Running, find_server, log_path, record_path, server_lock, take_lock
+from brolly.daemon import Running, find_server, log_path, make_folders, record_path, server_lock, take_lock
 from brolly.deps import Deps
 from brolly.keys.service import ensure_owner_key
 from brolly.pg.embedded.cluster import bound_log
@@ -34,6 +34,7 @@ from brolly.web import build_web
 log = logging.getLogger("brolly.serve")
 
 GRACE_SECONDS = 4  # for requests in flight; what still runs then is cancelled
+KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
 NEXT_PORTS = 20
 _LISTEN = (b"mcp-method", b"subscriptions/listen")
@@ -261,7 +262,7 @@ async def serve(
     ``any_port`` takes a free port when the wanted one is in use; ``keep_log`` keeps the log of a
     server in the background small.
     """
-    private_folder(settings.home)
+    make_folders(settings.home)
     listener = bind(settings, any_port)
     settings = replace(settings, port=listener.getsockname()[1])
     stop = _Stop()
@@ -306,6 +307,8 @@ async def _run(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            # Longer than clients keep an idle connection, lest one sends just when we close it.
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             backlog=BACKLOG,
         )
 

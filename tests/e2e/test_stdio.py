@@ -185,7 +185,7 @@ def test_many_requests_are_in_flight_and_nothing_else_is_printed(home: Path) -> 
         assert session.receive()["id"] == "first"
         session.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         session.send(*(call(number, "manage_app", action="list") for number in range(40)))
-        session.send(b"this is not JSON", b"", b"[]", b'"text"')
+        session.send(b"this is not JSON", b"", b"[]", b'"text"', {"jsonrpc": "2.0", "id": {}, "method": "ping"})
         session.send([call("in a batch", "list_regions")])
         seen = [session.receive() for _ in range(43)]
         assert {m["id"] for m in seen if m["id"] is not None} == {*range(40), "in a batch"}
@@ -296,6 +296,10 @@ def test_a_remote_server_is_used_and_never_started(here: Machine, home: Path) ->
         body = json.loads(session.answer(1)["result"]["content"][0]["text"])["error"]
         assert "cannot be reached" in body["message"]
         assert "cannot be reached" in session.answer(2)["error"]["message"]
+    with pipes(other, url="127.0.0.1:4000", api_key=owner_key(home)) as session:
+        session.send(call(1, "list_regions"))
+        body = json.loads(session.answer(1)["result"]["content"][0]["text"])["error"]
+        assert (body["code"], "BROLLY_URL" in body["message"]) == ("CONFIG_INVALID", True)
     assert not other.exists(), "nothing was started for it"
 
 

@@ -82,7 +82,7 @@ class Bridge:
         message = cast(Message, message)
         if message.get("method") == "notifications/cancelled":
             self._cancel(message)
-        elif "id" in message and "method" in message:
+        elif "method" in message and isinstance(message.get("id"), str | int | float):
             flight = _Flight(anyio.CancelScope())
             if (older := self._flights.get(message["id"])) is not None:
                 older.scope.cancel()
@@ -110,6 +110,12 @@ class Bridge:
         try:
             with flight.scope:
                 await self._carry(message, raw)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            # One answer that cannot be read must not end the others.
+            say(f"{message['method']} failed: {error!r}")
+            self._fail(message, AppError("INTERNAL_ERROR", f"The server's answer cannot be used: {error!r}."))
         finally:
             if self._flights.get(message["id"]) is flight:
                 del self._flights[message["id"]]
@@ -139,10 +145,10 @@ class Bridge:
                 await self._receive(response, message)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(str(error), sent=False) from error
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
+            raise AppError("CONFIG_INVALID", f"BROLLY_URL or BROLLY_API_KEY cannot be used: {error}.") from error
         except httpx.TransportError as error:
             raise Unreachable(str(error) or type(error).__name__, sent=True) from error
-        except httpx.InvalidURL as error:
-            raise AppError("CONFIG_INVALID", f"BROLLY_URL cannot be used: {error}.") from error
 
     async def _receive(self, response: httpx.Response, message: Message) -> None:
         kind = response.headers.get("content-type", "")

@@ -16,6 +16,7 @@ from brolly.core.settings import Settings
 from brolly.daemon import ensure_running
 
 _START_SECONDS = 25.0  # then the client hears that it still starts; many give up after 30
+_IDLE_SECONDS = 4.0  # proxies close idle connections after 5; a request sent just then is lost
 _FORGIVE_SECONDS = 2.0  # how long a failed start is remembered
 
 
@@ -102,7 +103,7 @@ class Server:
         """An HTTP client: no limit on how long an answer takes or how many are awaited."""
         async with httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=10),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=60),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_IDLE_SECONDS),
             # On this machine there is neither a proxy nor TLS; not loading the certificates saves start-up time.
             trust_env=not self._local,
             verify=not self._local,

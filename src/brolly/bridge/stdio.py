@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -17,8 +18,9 @@ _LAST_RESORT_SECONDS = 0.95
 
 def say(text: str) -> None:
     """A line for the client's log."""
-    sys.stderr.write(f"brolly mcp: {text}\n")
-    sys.stderr.flush()
+    with suppress(OSError, ValueError, AttributeError):  # the client may have closed it
+        sys.stderr.write(f"brolly mcp: {text}\n")
+        sys.stderr.flush()
 
 
 class Stdio:
@@ -26,7 +28,10 @@ class Stdio:
 
     def __init__(self) -> None:
         self._out = os.dup(1)
-        os.dup2(2, 1)
+        try:
+            os.dup2(2, 1)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         self._send, self._lines = anyio.create_memory_object_stream[bytes](10_000)
 
     def __aiter__(self) -> Any:
