@@ -3,8 +3,113 @@
 create extension plpgsql;
 create extension vector;
 
+create schema auth authorization administrator;
 create schema brolly authorization administrator;
 create schema public authorization brolly_owner;
+
+create table auth.codes (
+    user_id uuid not null,
+    kind text not null,
+    code_hash bytea not null,
+    token_hash bytea not null,
+    tries integer not null default 0,
+    expires_at timestamp with time zone not null,
+    used_at timestamp with time zone,
+    constraint codes_pkey PRIMARY KEY (user_id, kind),
+    constraint codes_token_hash_key UNIQUE (token_hash),
+    constraint codes_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE,
+    constraint codes_kind_check CHECK ((kind = ANY (ARRAY['verify_email'::text, 'reset_password'::text, 'magic_link'::text, 'mfa'::text])))
+);
+alter table auth.codes owner to administrator;
+
+create table auth.limits (
+    key bytea not null,
+    hits integer not null,
+    until timestamp with time zone not null,
+    constraint limits_pkey PRIMARY KEY (key)
+);
+alter table auth.limits owner to administrator;
+CREATE INDEX limits_until ON auth.limits USING btree (until);
+
+create table auth.outbox (
+    id bigint not null generated always as identity,
+    kind text not null,
+    recipient text not null,
+    subject text not null,
+    body text,
+    created_at timestamp with time zone not null default now(),
+    sent_at timestamp with time zone,
+    error text,
+    constraint outbox_pkey PRIMARY KEY (id)
+);
+alter table auth.outbox owner to administrator;
+CREATE INDEX outbox_age ON auth.outbox USING btree (created_at);
+
+create table auth.recovery_codes (
+    user_id uuid not null,
+    code_hash bytea not null,
+    constraint recovery_codes_pkey PRIMARY KEY (user_id, code_hash),
+    constraint recovery_codes_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE
+);
+alter table auth.recovery_codes owner to administrator;
+
+create table auth.refresh_tokens (
+    token_hash bytea not null,
+    session_id uuid not null,
+    expires_at timestamp with time zone not null,
+    used_at timestamp with time zone,
+    constraint refresh_tokens_pkey PRIMARY KEY (token_hash),
+    constraint refresh_tokens_session_id_fkey FOREIGN KEY (session_id) REFERENCES auth.sessions(id) ON DELETE CASCADE
+);
+alter table auth.refresh_tokens owner to administrator;
+CREATE INDEX refresh_tokens_session ON auth.refresh_tokens USING btree (session_id);
+
+create table auth.sessions (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid not null,
+    ip text,
+    user_agent text,
+    created_at timestamp with time zone not null default now(),
+    expires_at timestamp with time zone not null,
+    constraint sessions_pkey PRIMARY KEY (id),
+    constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE
+);
+alter table auth.sessions owner to administrator;
+CREATE INDEX sessions_expiry ON auth.sessions USING btree (expires_at);
+CREATE INDEX sessions_user ON auth.sessions USING btree (user_id);
+
+create table auth.signing_keys (
+    kid text not null,
+    public_key jsonb not null,
+    private_key bytea not null,
+    signs_from timestamp with time zone not null,
+    created_at timestamp with time zone not null default now(),
+    constraint signing_keys_pkey PRIMARY KEY (kid)
+);
+alter table auth.signing_keys owner to administrator;
+
+create table auth.users (
+    id uuid not null default gen_random_uuid(),
+    email text not null,
+    email_verified boolean not null default false,
+    display_name text,
+    avatar_url text,
+    metadata jsonb not null default '{}'::jsonb,
+    password_hash text,
+    provider text not null default 'email'::text,
+    provider_uid text,
+    mfa_secret bytea,
+    mfa_enabled_at timestamp with time zone,
+    mfa_last_step bigint,
+    disabled_at timestamp with time zone,
+    last_sign_in_at timestamp with time zone,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    constraint users_pkey PRIMARY KEY (id),
+    constraint users_email_key UNIQUE (email)
+);
+alter table auth.users owner to administrator;
+CREATE INDEX users_newest ON auth.users USING btree (created_at DESC, id DESC);
 
 create table brolly.applied_migrations (
     version integer not null,
@@ -40,8 +145,17 @@ CREATE OR REPLACE FUNCTION public.uuid_generate_v4()
 RETURN gen_random_uuid();
 alter routine public.uuid_generate_v4() owner to administrator;
 
+grant usage on schema auth to brolly_auth;
 grant usage on schema brolly to brolly_owner;
 grant usage on schema public to public;
+grant delete, insert, select, update on table auth.codes to brolly_auth;
+grant delete, insert, select, update on table auth.limits to brolly_auth;
+grant delete, insert, select, update on table auth.outbox to brolly_auth;
+grant delete, insert, select, update on table auth.recovery_codes to brolly_auth;
+grant delete, insert, select, update on table auth.refresh_tokens to brolly_auth;
+grant delete, insert, select, update on table auth.sessions to brolly_auth;
+grant delete, insert, select, update on table auth.signing_keys to brolly_auth;
+grant delete, insert, select, update on table auth.users to brolly_auth;
 grant select on table brolly.applied_migrations to brolly_owner;
 grant insert, select on table brolly.migrations to brolly_owner;
 grant execute on routine public.current_user_id() to public;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from brolly.auth.service import caller_of_token
 from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError
 from brolly.core.tokens import is_service_key
@@ -24,7 +25,10 @@ async def identify(deps: Deps, authorization: str | None, **origin: Any) -> Call
     if scheme.lower() != "bearer" or not token:
         raise AppError("AUTH_INVALID_TOKEN", "The Authorization header must read: Bearer <key>.")
     if not is_service_key(token):
-        raise AppError("AUTH_INVALID_TOKEN", "The bearer token is not a service key of the form bb_sk_….")
+        user = await caller_of_token(deps, token, **origin)
+        if user is None:
+            raise AppError("AUTH_INVALID_TOKEN", "The bearer token is neither a service key nor a user's access token.")
+        return user
     caller = await caller_of_key(deps, token, **origin)
     if caller is None:
         raise AppError("AUTH_INVALID_API_KEY", "This service key is unknown, revoked or expired.")

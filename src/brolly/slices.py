@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from brolly.apps import SLICE as APPS
 from brolly.audit import SLICE as AUDIT
+from brolly.auth import SLICE as AUTH
 from brolly.core.slice import Slice
 from brolly.data import SLICE as DATA
 from brolly.docs import SLICE as DOCS
@@ -13,4 +14,4 @@ from brolly.rls import SLICE as RLS
 from brolly.schema import SLICE as SCHEMA
 from brolly.suggestions import SLICE as SUGGESTIONS
 
-SLICES: tuple[Slice, ...] = (APPS, SCHEMA, RLS, DATA, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)
+SLICES: tuple[Slice, ...] = (APPS, SCHEMA, RLS, AUTH, DATA, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brolly import __version__
+from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.deps import Deps
 from brolly.identity import identify
@@ -173,21 +174,30 @@ class Identity:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope["path"].startswith(("/mcp", "/health", "/.well-known/")):
-            scope["state"]["caller"] = await caller_of_scope(self.deps, scope)
+            try:
+                scope["state"]["caller"] = await caller_of_scope(self.deps, scope)
+            except AppError as error:
+                if error.status != 401 or not scope["path"].startswith("/auth/"):
+                    raise
+                # Clients send their old token along when they sign in again or renew it. The routes that
+                # need a signed-in user raise what was wrong with it.
+                scope["state"] |= {"caller": anonymous(**origin_of(scope)), "refused": error}
         await self.app(scope, receive, send)
+
+
+def origin_of(scope: Scope) -> dict[str, Any]:
+    """Where an ASGI request comes from, as a ``Caller`` has it."""
+    client = scope.get("client")
+    return {
+        "request_id": scope["state"].get("request_id", ""),
+        "ip": client[0] if client else None,
+        "user_agent": (Headers(scope=scope).get("user-agent") or "")[:200] or None,
+    }
 
 
 async def caller_of_scope(deps: Deps, scope: Scope) -> Any:
     """The caller of an ASGI request."""
-    headers = Headers(scope=scope)
-    client = scope.get("client")
-    return await identify(
-        deps,
-        headers.get("authorization"),
-        request_id=scope["state"].get("request_id", ""),
-        ip=client[0] if client else None,
-        user_agent=(headers.get("user-agent") or "")[:200] or None,
-    )
+    return await identify(deps, Headers(scope=scope).get("authorization"), **origin_of(scope))
 
 
 async def _health(_request: Request) -> Response:

@@ -50,6 +50,15 @@ CODES: Mapping[str, Code] = {
     "AUTH_RLS_POLICY_VIOLATION": Code(403, "Call manage_rls with action list to see the policies of this table.", "Row-level security does not let this caller do that to this row or table."),
     "AUTH_RLS_REQUIRES_USER_JWT": Code(403, "Repeat as a signed-in user: select_rows and insert_row take as_role user with as_user.", "A policy needs a signed-in user, and there is none."),
     "AUTH_IMPERSONATION_FORBIDDEN": Code(403, "Call select_rows with as_role and as_user using a service key.", "Only a service key may act as another role."),
+    # End users' sign-in.
+    "AUTH_INVALID_END_USER_JWT": Code(401, "Sign in again at POST /auth/{app_id}/login and send its access_token; butterbase_docs explains it under auth.", "The access token was not signed by this app, is for another one, or is malformed."),
+    "AUTH_END_USER_JWT_EXPIRED": Code(401, "Renew it at POST /auth/{app_id}/refresh; butterbase_docs explains it under auth.", "The access token was valid and has expired."),
+    "AUTH_INVALID_CREDENTIALS": Code(401, "Correct address or password, or reset it at POST /auth/{app_id}/forgot-password; butterbase_docs explains it under auth.", "There is no such account, or the password is another; which of the two is not told."),
+    "AUTH_INVALID_REFRESH_TOKEN": Code(401, "Sign in again at POST /auth/{app_id}/login; a refresh token is good for one use; butterbase_docs explains it under auth.", "The refresh token is unknown, expired or was used before; a second use ends its session."),
+    "ACCOUNT_LOCKED": Code(403, "Wait for the number of seconds in Retry-After, or reset the password; butterbase_docs explains it under auth.", "Ten attempts in a row failed; for half an hour none is looked at, for accounts that do not exist as well."),
+    "ACCOUNT_DISABLED": Code(403, "Ask the app's owner, to enable it; butterbase_docs explains it under auth.", "The app's owner has disabled this account."),
+    "VALIDATION_WEAK_PASSWORD": Code(400, "Choose one of 8 to 256 characters with upper case, lower case, a digit and another sign; butterbase_docs has the rules under auth.", "The password does not fulfil the rules."),
+    "RESOURCE_ALREADY_EXISTS": Code(409, "Sign in instead, or reset the password; butterbase_docs explains it under auth.", "An account with this address exists already."),
     # Resources.
     "RESOURCE_NOT_FOUND": Code(404, "Call manage_app with action list to see the apps that this key can manage.", "It does not exist, or this caller may not see it."),
     "RESOURCE_CONFLICT": Code(409, "Read the current state with manage_schema get, then repeat the call.", "Another change happened at the same time; nothing was done."),

@@ -49,6 +49,7 @@ class Settings:
     app_connections: int = _setting(8, "Most database connections per app in this process.")
     total_connections: int = _setting(80, "Most app database connections of this process together.")
     statement_timeout: int = _setting(15, "Seconds after which a caller's statement is ended.")
+    auth_limit_factor: int = _setting(1, "Times by which the limits on sign-in attempts are raised.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")

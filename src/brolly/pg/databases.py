@@ -26,6 +26,8 @@ from brolly.pg.server import Server
 
 APP_ID = re.compile(r"^app_[0-9a-z]{12}$")
 _CALLER_ROLES = ("butterbase_anon", "butterbase_user", "butterbase_service")
+AUTH_ROLE = "brolly_auth"
+"""Reads and writes schema ``auth``, where an app's end users are kept; no caller ever takes it on."""
 _SCRAM_ROUNDS = 4096
 
 
@@ -77,7 +79,7 @@ class Databases:
         return done
 
     async def _create_roles(self, connection: Connection) -> None:
-        for role in (*_CALLER_ROLES, OWNER_ROLE):
+        for role in (*_CALLER_ROLES, AUTH_ROLE, OWNER_ROLE):
             row = await connection.fetchrow(
                 "select rolcanlogin or rolbypassrls or rolsuper as wide, pg_has_role(oid, 'member') as member "
                 "from pg_roles where rolname = $1",
@@ -152,7 +154,7 @@ class Databases:
             )
         # An administrator who is not superuser may end sessions only of roles that it belongs to.
         await connection.execute(f"grant {door}, {owner} to current_user")
-        await connection.execute(f"grant {', '.join(_CALLER_ROLES)} to {door}")
+        await connection.execute(f"grant {', '.join((*_CALLER_ROLES, AUTH_ROLE))} to {door}")
         await connection.execute(f"grant {OWNER_ROLE} to {owner}")
         await connection.execute(f"alter role {door} set statement_timeout = '{int(self._statement_timeout)}s'")
         await connection.execute(f"alter role {door} set idle_in_transaction_session_timeout = '60s'")
@@ -182,6 +184,8 @@ class Databases:
         """Bring one app's database up to date; the names of the migrations applied."""
         inside: Any = await asyncpg.connect(**self._server.connect_args(database=_safe(app_id)))
         try:
+            # Logins made by an earlier version lack the roles that came since.
+            await inside.execute(f"grant {AUTH_ROLE} to {door_login(app_id)}")
             return await migrate(inside, "app")
         finally:
             await inside.close()
