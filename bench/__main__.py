@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 import anyio
@@ -40,7 +41,12 @@ def main() -> None:
     console = Console()
     console.print(f"[dim]{describe()}[/]\n")
     wishes = Wishes(quick=given.quick, keep=not (given.quick or given.dry), calm=given.calm)
-    failed = anyio.run(run_all, chosen, wishes, console)
+    # Ended by a supervisor as by Ctrl-C: what was started is ended, what was made is removed.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        failed = anyio.run(run_all, chosen, wishes, console)
+    except KeyboardInterrupt:
+        sys.exit(130)
     if failed:
         console.print(f"[bold red]failed: {', '.join(failed)}[/]")
         sys.exit(1)
