@@ -42,11 +42,8 @@ def main() -> None:
     console.print(f"[dim]{describe()}[/]\n")
     wishes = Wishes(quick=given.quick, keep=not (given.quick or given.dry), calm=given.calm)
     # Ended by a supervisor as by Ctrl-C: what was started is ended, what was made is removed.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        failed = anyio.run(run_all, chosen, wishes, console)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    failed = anyio.run(run_all, chosen, wishes, console)
     if failed:
         console.print(f"[bold red]failed: {', '.join(failed)}[/]")
         sys.exit(1)
