@@ -154,7 +154,10 @@ class ColumnDiff:
     def _attach_sequence(self, new: ColumnType) -> None:
         sequence = quote(fit(f"{self.table.name}_{self.name}_seq"))
         actions = self._sequence_statements(sequence, new)
-        undo = f"{alter_column(self.table.name, self.name, 'drop default')};\ndrop sequence {sequence}"
+        # A change of type, undone after this, brings its own default back.
+        kept = self.now.default if self.type_now.stored == new.stored else None
+        back = "drop default" if kept is None else f"set default {kept}"
+        undo = f"{alter_column(self.table.name, self.name, back)};\ndrop sequence {sequence}"
         self.found.append(Step(Phase.ALTER_COLUMNS, ";\n".join(actions), f"Count {self._place} up as {new.name}", undo))
 
     # Default and nulls
@@ -173,7 +176,8 @@ class ColumnDiff:
             self._set_default(wanted.sql)
 
     def _set_default(self, sql: str) -> None:
-        current = self.now.default
+        # A serial's default comes back with its sequence.
+        current = None if self.type_now.serial else self.now.default
         back = "drop default" if current is None else f"set default {current}"
         undo = alter_column(self.table.name, self.name, back)
         self._step(f"Set the default of {self._place}", (f"set default {sql}",), undo)
