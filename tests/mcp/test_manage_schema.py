@@ -274,7 +274,12 @@ async def test_tables_that_refer_to_each_other(schema: Manage) -> None:
     }
     await schema.apply(tables)
     assert (await schema.apply(tables))["applied"] == 0
-    assert await schema.value("select count(*) from pg_constraint where contype = 'f'") == 3
+    assert (
+        await schema.value(
+            "select count(*) from pg_constraint where contype = 'f' and connamespace = 'public'::regnamespace"
+        )
+        == 3
+    )
     await schema("apply", schema={"_drop": list(tables)})
     assert (await schema("get"))["schema"] == {"tables": {}}
 

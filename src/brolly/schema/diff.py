@@ -156,6 +156,7 @@ class _Diff:
                 _add(table.name, key),
                 f"Put the reference from {where} to {to} back",
                 drop_constraint(table.name, key.name),
+                joins=(table.name, key.table),
             )
         )
 
@@ -174,6 +175,7 @@ class _Diff:
                 add_constraint(table, name, references_clause(column, target)),
                 f"Let {table}.{column} refer to {target.table}.{target.column}",
                 drop_constraint(table, name),
+                joins=(table, target.table),
             )
         )
 

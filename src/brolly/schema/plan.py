@@ -49,7 +49,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement. ``undo`` is its inverse; empty when there is none."""
+    """One statement. ``undo`` is its inverse; empty when there is none.
+
+    ``joins`` names the tables whose rows Postgres compares for it.
+    """
 
     phase: Phase
     sql: str
@@ -58,6 +61,7 @@ class Step:
     destructive: bool = False
     block: Block | None = None
     rows: Rows | None = None
+    joins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

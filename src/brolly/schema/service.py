@@ -30,7 +30,8 @@ from brolly.schema.problems import refuse
 from brolly.schema.questions import questions
 from brolly.schema.statements import quote
 
-_LOCK = 0x62726F73  # one change of an app's structure at a time
+# One change of an app's structure at a time, whether of its tables or of their policies.
+_LOCK = "select pg_advisory_xact_lock(hashtextextended('brolly-structure', 0))"
 _SETTINGS = (
     "select set_config('search_path', 'public, pg_temp', true), set_config('statement_timeout', '60s', true), "
     "set_config('standard_conforming_strings', 'on', true)"
@@ -111,7 +112,7 @@ async def apply_schema(deps: Deps, caller: Caller, params: Apply) -> dict[str, A
     """Bring the tables to what the document says, all or nothing."""
     app = await deps.registry.get(caller, params.app_id)
     async with _structure(deps, app) as conn:
-        await conn.execute("select pg_advisory_xact_lock($1)", _LOCK)
+        await conn.execute(_LOCK)
         draft = await _draft(conn, params.document)
         plan = draft.plan
         if not plan.steps:
@@ -119,14 +120,27 @@ async def apply_schema(deps: Deps, caller: Caller, params: Apply) -> dict[str, A
         plan = await _measured(deps, caller, app, plan)
         if blocked := [step for step in plan.steps if step.block is not None]:
             raise steps_blocked(blocked)
-        for step in plan.steps:
-            if refused := await refusal_of(conn, step.sql):
-                raise migration_failed(step, refused)
+        await _take(conn, plan, draft.forced)
         migration_id = await _record(conn, caller, plan, params.name)
     await deps.catalog.changed(app)
     statements = [{"sql": step.sql, "description": step.description} for step in plan.steps]
     result: dict[str, Any] = {"applied": len(statements), "statements": statements, "migration_id": migration_id}
     return result | _notes(plan, draft.warnings(app))
+
+
+async def _take(conn: Connection, plan: Plan, forced: frozenset[str]) -> None:
+    """Run the steps. Foreign keys, which come last, are checked with the eyes of the owner: on a table whose
+    row-level security binds the owner too, it would see no rows, and take a broken reference for a whole one.
+    """
+    unbound: set[str] = set()
+    for step in plan.steps:
+        for name in sorted(forced.intersection(step.joins) - unbound):
+            unbound.add(name)
+            await conn.execute(f"alter table {quote(name)} no force row level security")
+        if refused := await refusal_of(conn, step.sql):
+            raise migration_failed(step, refused)
+    for name in sorted(unbound):
+        await conn.execute(f"alter table {quote(name)} force row level security")
 
 
 def _up_to_date(plan: Plan, warnings: list[str]) -> dict[str, Any]:
@@ -153,6 +167,8 @@ class _Draft:
     document: Document
     after: Mapping[str, Outcome]
     plan: Plan
+    forced: frozenset[str]
+    """The tables whose row-level security binds their owner too."""
 
     def warnings(self, app: App) -> list[str]:
         """What the caller should know beside the steps."""
@@ -180,7 +196,8 @@ async def _draft(conn: Connection, raw: Any) -> _Draft:
     answers = await ask(conn, questions(document, snapshot, after))
     if answers.problems:
         raise refuse(answers.problems)
-    return _Draft(document, after, make_plan(document, snapshot, answers.texts))
+    forced = frozenset(table.name for table in snapshot.tables.values() if table.rls_forced)
+    return _Draft(document, after, make_plan(document, snapshot, answers.texts), forced)
 
 
 async def _measured(deps: Deps, caller: Caller, app: App, plan: Plan) -> Plan:
