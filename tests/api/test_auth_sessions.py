@@ -23,8 +23,10 @@ def code_of(response: httpx.Response) -> str:
     return response.json()["error"]["code"]
 
 
-async def post(client: httpx.AsyncClient, app: App, path: str, token: str | None = None, **body: Any) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+async def post(
+    client: httpx.AsyncClient, app: App, path: str, credential: str | None = None, /, **body: Any
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {credential}"} if credential else {}
     return await client.post(f"/auth/{app.id}/{path}", json=body, headers=headers)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from brolly.auth import service
+from brolly.auth import mfa, recovery, service
+from brolly.auth.mail import deliver
 from brolly.auth.requests import read_body
 from brolly.core.caller import Caller
+from brolly.core.errors import AppError, error_body
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.endpoint import Endpoint, caller_of, deps_of, json_body
@@ -25,9 +28,16 @@ def _answers(
     """An endpoint for anybody: the body as the model, the reply as it comes."""
 
     async def answer(request: Request) -> Response:
+        deps = deps_of(request)
         params = read_body(model, request.path_params["app_id"], await json_body(request))
-        reply = await run(deps_of(request), caller_of(request), params)
-        return JSONResponse(reply.body, status, _NO_STORE)
+        try:
+            reply = await run(deps, caller_of(request), params)
+        except AppError as error:
+            if error.code != "MFA_REQUIRED":
+                raise
+            return JSONResponse({**error_body(error, deps.settings.base_url), **error.details}, 403, _NO_STORE)
+        mail = BackgroundTask(deliver, deps, reply.app, reply.mail) if reply.mail else None
+        return JSONResponse(reply.body, status, _NO_STORE, background=mail)
 
     return answer
 
@@ -59,6 +69,16 @@ routes = [
     _post("login", _answers(service.log_in, service.Login)),
     _post("refresh", _answers(service.refresh, service.Refresh)),
     _post("logout", _for_user(service.log_out, AppParams)),
+    _post("verify-email", _answers(recovery.verify_email, recovery.Code)),
+    _post("verify-email/resend", _answers(recovery.resend_verification, recovery.Address)),
+    _post("forgot-password", _answers(recovery.forgot_password, recovery.Address)),
+    _post("reset-password", _answers(recovery.reset_password, recovery.NewPassword)),
+    _post("magic-link", _answers(recovery.send_magic_link, recovery.Address)),
+    _post("magic-link/verify", _answers(recovery.verify_magic_link, recovery.Code)),
+    _post("mfa/enroll", _for_user(mfa.enroll, AppParams)),
+    _post("mfa/activate", _for_user(mfa.activate, mfa.FactorCode)),
+    _post("mfa/verify", _answers(mfa.verify, mfa.Challenge)),
+    Route("/auth/{app_id}/mfa", _for_user(mfa.remove, mfa.FactorCode), methods=["DELETE"]),
     Route("/auth/{app_id}/me", _for_user(service.get_me, AppParams), methods=["GET"]),
     Route("/auth/{app_id}/.well-known/jwks.json", _keys, methods=["GET"]),
 ]

@@ -10,10 +10,12 @@ from pydantic import Field, field_validator
 
 from brolly.auth.access import open_app, require_user, shown_time, shown_user, users_of
 from brolly.auth.addresses import normal_address
+from brolly.auth.entry import answer, enter
 from brolly.auth.events import note
-from brolly.auth.limits import admit, forgive
+from brolly.auth.limits import admit
+from brolly.auth.mail import send_code
 from brolly.auth.passwords import check_password, check_rules, hash_password
-from brolly.auth.sessions import USER, end_sessions, open_session, rotate, token_set
+from brolly.auth.sessions import USER, end_sessions, rotate, token_set
 from brolly.auth.signing import claimed_app, published, verify
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
@@ -78,13 +80,14 @@ async def sign_up(deps: Deps, caller: Caller, params: Signup) -> Reply:
             params.display_name or _name_in(params.metadata),
             json.dumps(params.metadata),
         )
+        mail = () if user is None else (await send_code(deps, app, connection, user, "verify_email"),)
     if user is None:
         await note(deps, app, caller, "signup", error="RESOURCE_ALREADY_EXISTS")
         raise AppError("RESOURCE_ALREADY_EXISTS", "User already exists")
     await note(deps, app, caller, "signup", str(user["id"]))
     shown = shown_user(user)
     del shown["avatar_url"]
-    return Reply({"user": shown, "message": "The account was made."}, app)
+    return Reply({"user": shown, "message": "A code to confirm the address was sent to it."}, app, mail)
 
 
 def _name_in(metadata: dict[str, Any]) -> str | None:
@@ -112,17 +115,10 @@ async def log_in(deps: Deps, caller: Caller, params: Login) -> Reply:
                 renewed,
                 user["password_hash"],
             )
-        refresh_token = await admit_user(deps, app, caller, connection, user)
+        entry = await enter(deps, app, caller, connection, user, counted=True)
+    body = await answer(deps, app, user, entry)
     await note(deps, app, caller, "login", str(user["id"]))
-    return Reply(await token_set(deps, app, user, refresh_token), app)
-
-
-async def admit_user(deps: Deps, app: App, caller: Caller, connection: Any, user: Any) -> str:
-    """The refresh token of a new session of somebody who has shown who it is."""
-    if user["disabled_at"] is not None:
-        raise AppError("ACCOUNT_DISABLED", "This account is disabled.")
-    await forgive(deps, app, connection, user["email"])
-    return await open_session(connection, app, user["id"], caller)
+    return Reply(body, app)
 
 
 async def refresh(deps: Deps, caller: Caller, params: Refresh) -> Reply:

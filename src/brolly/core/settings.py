@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from brolly.core.errors import AppError
 
@@ -50,6 +51,12 @@ class Settings:
     total_connections: int = _setting(80, "Most app database connections of this process together.")
     statement_timeout: int = _setting(15, "Seconds after which a caller's statement is ended.")
     auth_limit_factor: int = _setting(1, "Times by which the limits on sign-in attempts are raised.")
+    smtp_url: str = _setting(
+        "",
+        "Mail server, smtp://user:password@host:587 or smtps://…; empty: mail stays in each app's outbox.",
+        hidden=True,
+    )
+    mail_from: str = _setting("", "Sender of mail to end users, such as Shop <no-reply@example.com>.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")
@@ -139,9 +146,29 @@ def _check(settings: Settings) -> Settings:
         raise _invalid("regions", "", "at least one name such as eu-central-1")
     if settings.secret and len(settings.secret) < 32:
         raise AppError("CONFIG_INVALID", "BROLLY_SECRET is shorter than 32 characters.")
+    _check_mail(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise _invalid("log_level", settings.log_level, "debug, info, warning or error")
     return settings
+
+
+def _check_mail(settings: Settings) -> None:
+    if not settings.smtp_url:
+        return
+    # The address holds a password, so no message repeats it.
+    try:
+        url = urlsplit(settings.smtp_url)
+        valid = url.scheme in ("smtp", "smtps") and bool(url.hostname) and url.port != 0
+        valid = valid and url.query in ("", "tls=off")
+    except ValueError:
+        valid = False
+    if not valid:
+        raise AppError(
+            "CONFIG_INVALID",
+            "BROLLY_SMTP_URL is not an address of the form smtp://user:password@host:587 or smtps://user:password@host.",
+        )
+    if "@" not in settings.mail_from or not settings.mail_from.isprintable():
+        raise AppError("CONFIG_INVALID", "BROLLY_SMTP_URL needs BROLLY_MAIL_FROM, the address that sends.")
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
