@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import logging
 import os
 import signal
@@ -14,7 +12,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import anyio
 import uvicorn
@@ -22,12 +19,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from brolly import __version__
 from brolly.app import open_deps, write_private
-from brolly.core.errors import AppError
 from brolly.core.settings import Settings
 from brolly.core.worker import Worker, start_workers
-from brolly.daemon import Running, find_server, log_path, make_folders, record_path, server_lock, take_lock
+from brolly.daemon import Running, log_path, make_folders, record_path, server_lock, take_lock
 from brolly.deps import Deps
 from brolly.keys.service import ensure_owner_key
+from brolly.listener import BACKLOG, local_url
 from brolly.pg.embedded.cluster import bound_log
 from brolly.web import build_web
 
@@ -35,8 +32,6 @@ log = logging.getLogger("brolly.serve")
 
 GRACE_SECONDS = 4  # for requests in flight; what still runs then is cancelled
 KEEP_ALIVE_SECONDS = 75
-BACKLOG = 2048
-NEXT_PORTS = 20
 _LISTEN = (b"mcp-method", b"subscriptions/listen")
 
 
@@ -64,84 +59,6 @@ def configure_logging(level: str) -> None:
     if level != "debug":
         for name in ("uvicorn", "mcp", "httpx", "httpcore", "asyncio", "sse_starlette"):
             logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def local_url(settings: Settings) -> str:
-    """The address under which this machine reaches the server."""
-    return replace(settings, public_url="").base_url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def bind(settings: Settings, any_port: bool) -> socket.socket:
-    """A listening socket. Taken before anything else is opened, so that a port in use is told at once.
-
-    It listens at once, too: two programs may bind the same port, but only one may listen.
-    """
-    ports = [settings.port]
-    if any_port:
-        ports += [*range(settings.port + 1, settings.port + 1 + NEXT_PORTS), 0]
-    for port in ports:
-        try:
-            return _listen(settings.host, port)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise _cannot_listen(settings, error) from error
-    raise _port_in_use(settings)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> AppError:
-    return AppError(
-        "CONFIG_INVALID",
-        f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}.",
-        remediation="Choose an address of this machine with --host (BROLLY_HOST) and a port above 1023 with --port "
-        "(BROLLY_PORT).",
-    )
-
-
-def _port_in_use(settings: Settings) -> AppError:
-    running = find_server(settings.home)
-    if running is not None and urlsplit(running.url).port == settings.port:
-        return AppError(
-            "CONFIG_INVALID",
-            f"The server of this data folder runs already, at {running.url} (process {running.pid}).",
-            remediation="Use it, end it with brolly down, or start a second one with --port.",
-        )
-    return AppError(
-        "CONFIG_INVALID",
-        f"Port {settings.port} on {settings.host} is in use by {_who_listens(settings)}.",
-        remediation="Choose another with --port (BROLLY_PORT), or end that program.",
-    )
-
-
-def _who_listens(settings: Settings) -> str:
-    import httpx
-
-    with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
-        found = httpx.get(local_url(settings) + "/health", timeout=1, trust_env=False).json()
-        if found["service"] == "brolly":
-            return f"another Brolly server (version {found['version']}) with another data folder"
-    return "another program"
 
 
 class _Subscriptions:
@@ -252,18 +169,16 @@ async def settle_owner_key(deps: Deps) -> Path | None:
 
 async def serve(
     settings: Settings,
+    listener: socket.socket,
     *,
-    any_port: bool = False,
     keep_log: bool = False,
     ready: Callable[[Serving], None] = lambda _serving: None,
 ) -> None:
     """Serve until a signal comes. ``ready`` is called once requests are answered.
 
-    ``any_port`` takes a free port when the wanted one is in use; ``keep_log`` keeps the log of a
-    server in the background small.
+    ``keep_log`` keeps the log of a server in the background small.
     """
     make_folders(settings.home)
-    listener = bind(settings, any_port)
     settings = replace(settings, port=listener.getsockname()[1])
     stop = _Stop()
     try:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def serve_here(given: Mapping[str, Any], *, any_port: bool, announce: int | None) -> None:
     """Serve until a signal comes."""
     settings = load_settings(**given)
-    from brolly.serve import configure_logging, is_loopback, log, serve
+    from brolly.listener import bind, is_loopback
+
+    listener = bind(settings, any_port)
+    from brolly.serve import configure_logging, log, serve
 
     configure_logging(settings.log_level)
     if not is_loopback(settings.host):
@@ -39,7 +42,7 @@ def serve_here(given: Mapping[str, Any], *, any_port: bool, announce: int | None
             _show(serving)
 
     async def work() -> None:
-        await serve(settings, any_port=any_port, keep_log=announce is not None, ready=ready)
+        await serve(settings, listener, keep_log=announce is not None, ready=ready)
 
     run(work)
     with suppress(OSError, ValueError):
