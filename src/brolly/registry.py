@@ -100,19 +100,44 @@ class Registry:
         app = await self.find(app_id)
         if app is None or not caller.may_see(app.id, app.account_id):
             raise not_found(app_id)
+        return self._ready(app)
+
+    def _ready(self, app: App) -> App:
         if app.status == "deleting":
-            raise AppError("APP_DELETING", f"The app {app_id} is being deleted.")
+            raise AppError("APP_DELETING", f"The app {app.id} is being deleted.")
         if app.status == "provisioning":
-            raise AppError("APP_PROVISIONING", f"The app {app_id} is still being created.", retry_after=1)
+            raise AppError("APP_PROVISIONING", f"The app {app.id} is still being created.", retry_after=1)
         return app
 
     async def serving(self, caller: Caller, app_id: str) -> App:
         """As ``get``, for data: also raises ``APP_PAUSED`` for a paused app."""
-        app = await self.get(caller, app_id)
+        return self._running(await self.get(caller, app_id))
+
+    async def open(self, caller: Caller, app_id: str) -> App:
+        """The app, for whoever uses its data: a key that may manage it, a user of this app, or anybody without
+        credentials where the access mode is public."""
+        if caller.kind == "service":
+            return await self.serving(caller, app_id)
+        if caller.kind == "user" and caller.claims.get("app_id") != app_id:
+            raise AppError("AUTH_INVALID_END_USER_JWT", "This access token is not for this app.")
+        app = await self.find(app_id)
+        if app is None:
+            raise not_found(app_id)
+        app = self._running(self._ready(app))
+        if caller.kind == "anonymous" and app.access_mode == "authenticated":
+            raise AppError(
+                "AUTH_REQUIRED",
+                f"The access mode of {app_id} is authenticated, so anonymous callers are refused.",
+                remediation="Sign in and send the access token, or open the app with manage_app, action "
+                "update_access_mode.",
+            )
+        return app
+
+    def _running(self, app: App) -> App:
         if app.paused_at is not None:
             raise AppError(
                 "APP_PAUSED",
-                f"The app {app_id} is paused" + (f": {app.paused_reason}" if app.paused_reason else "."),
+                f"The app {app.id} is paused" + (f": {app.paused_reason}" if app.paused_reason else "."),
                 details={"paused_reason": app.paused_reason},
                 retry_after=60,
             )

@@ -239,6 +239,8 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
     routes: list[BaseRoute] = [Route("/health", _health), Route("/health/ready", _ready)]
     for part in deps.slices:
         routes += part.routes
+    for part in deps.slices:
+        routes += part.last_routes
     routes += [Mount("", app=mcp)]
     web = Starlette(
         routes=routes,

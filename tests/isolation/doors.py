@@ -6,7 +6,6 @@ A door says nothing about who may do what: it tries, and tells what came of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -122,4 +121,4 @@ class RowTools(Door):
         return True
 
 
-DOORS: Mapping[str, type[Door]] = {"sql": SqlDoor, "row_tools": RowTools}
+DOORS: dict[str, type[Door]] = {"sql": SqlDoor, "row_tools": RowTools}

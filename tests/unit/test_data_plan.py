@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from brolly.core.errors import AppError
-from brolly.data.plan import InsertPlan, comparison_type, nearest, plan_insert, plan_read
+from brolly.data.plan import comparison_type, plan_read
 from brolly.data.request import InsertRequest, parse_read
+from brolly.data.tables import nearest
+from brolly.data.values import InsertPlan, plan_insert
 from brolly.pg.catalog import Column, Key, Snapshot, Table
 
 

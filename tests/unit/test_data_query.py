@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brolly.data import query
-from brolly.data.plan import plan_insert, plan_read
-from brolly.data.request import InsertRequest, ReadRequest, parse_read
+from brolly.data.plan import plan_read
+from brolly.data.request import InsertRequest, Item, ReadRequest, parse_read
+from brolly.data.service import conditions_of
+from brolly.data.values import plan_insert
 from brolly.pg.catalog import Column, Snapshot, Table
 
 HOSTILE = 'a"; drop table t; --'
@@ -89,7 +91,7 @@ def test_names_are_always_quoted(table: str, name: str) -> None:
     shot = snapshot(column(name), table=table)
     if table.startswith("_"):
         return
-    plan = plan_read(ReadRequest(table, select=(name,)), shot)
+    plan = plan_read(ReadRequest(table, select=(Item(name),)), shot)
     quoted = {part: '"' + part.replace('"', '""') + '"' for part in (table, name)}
     (row_plan,) = plan_insert(InsertRequest(table, ({name: "x"},)), shot)
     for text in (query.read(plan, 9).text, query.measure(plan).text, query.insert(row_plan).text):
@@ -114,5 +116,5 @@ def test_an_insert_binds_all_rows_in_one_value() -> None:
 
 def test_probes_cast_as_the_statement_does() -> None:
     plan = plan_read(parse_read("t", filters={"uid": "eq.x", "id": "in.(1)", "title": "eq.x"}.items()), PLAIN)
-    texts = [p and p.text for p in map(query.probe_condition, plan.conditions)]
+    texts = [p and p.text for p in map(query.probe_condition, conditions_of(plan.conditions))]
     assert texts == ["select ($1::text::uuid) is null", "select ($1::text[]::bigint[]) is null", None]

@@ -16,7 +16,8 @@ AppHook = Callable[[Any, Any], Awaitable[None]]
 class Slice:
     """One feature's tools, HTTP routes, workers and life-cycle hooks.
 
-    ``routes`` are Starlette routes (the kernel does not know HTTP). ``workers`` makes
+    ``routes`` are Starlette routes (the kernel does not know HTTP); ``last_routes`` are matched
+    after every slice's ``routes``, since they take any name in their path. ``workers`` makes
     the loops once ``Deps`` is open. ``app_created`` and ``app_deleted`` are called with
     ``(deps, app)``; ``app_created`` before the app is announced as ready, ``app_deleted``
     after its database is gone, and again when a deletion is resumed, so both must bear repetition.
@@ -26,6 +27,7 @@ class Slice:
     name: str
     tools: Sequence[Tool] = ()
     routes: Sequence[Any] = ()
+    last_routes: Sequence[Any] = ()
     workers: Callable[[Any], Sequence[Worker]] = field(default=lambda _deps: ())
     app_created: AppHook | None = None
     app_deleted: AppHook | None = None

@@ -1,167 +1,329 @@
-"""Whether a request is possible, given the app's tables: names, types, values."""
+"""Whether a read is possible, given the app's tables: names, types, relations."""
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Literal
 
 from brolly.core.errors import AppError
-from brolly.data.request import Filter, InsertRequest, Order, ReadRequest, is_storable, shown
+from brolly.data.relations import Relation, find_relation
+from brolly.data.request import Embed, Filter, Group, Item, Order, ReadRequest, shown
+from brolly.data.tables import find_table, no_column
 from brolly.pg.catalog import Column, Snapshot, Table
 
 BOOL, INT8, TEXT, JSON, VARCHAR, BPCHAR, BIT = 16, 20, 25, 114, 1043, 1042, 1560
-TIMESTAMPTZ, NUMERIC, TSVECTOR, JSONB = 1184, 1700, 3614, 3802
+TIMESTAMPTZ, NUMERIC, UUID, TSVECTOR, JSONB = 1184, 1700, 2950, 3614, 3802
 EXACT = (INT8, NUMERIC)
-_EXACT_DIGITS = 15  # what a JSON number surely keeps on its way through a double
+_MAX_NAME = 63  # bytes; Postgres cuts a longer one
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A filter on a column that exists, with an operator that its type has."""
+    """A filter on a column that exists, or in its JSON, with an operator that its type has."""
 
     column: Column
     operator: str
     value: str | tuple[str, ...]
     negated: bool = False
+    path: tuple[str, ...] = ()
+    as_text: bool = False
+    quantifier: Literal["any", "all"] | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Whether a row has related rows."""
+
+    embedding: Embedding
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Conditions of which all (``and``) or some (``or``) must hold."""
+
+    operator: Literal["and", "or"]
+    parts: tuple[Term, ...]
+    negated: bool = False
+
+
+Term = Condition | Presence | Branch
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One key of the answered rows; ``column`` is None for ``count()`` of the rows."""
+
+    name: str
+    column: Column | None
+    path: tuple[str, ...] = ()
+    as_text: bool = False
+    cast: str | None = None
+    aggregate: str | None = None
+    result_cast: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Related rows under one key. ``silent`` means that they are only there to be filtered by."""
+
+    name: str
+    relation: Relation
+    plan: ReadPlan
+    inner: bool = False
+    spread: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """One column of the order."""
+    """One column of the order, a place in its JSON, or an answered value."""
 
-    column: Column
+    column: Column | None
     descending: bool = False
     nulls: str | None = None
+    path: tuple[str, ...] = ()
+    as_text: bool = False
+    output: Output | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """A read that Postgres can do. ``sorts`` ends with the primary key, so that pages do not overlap."""
+    """A read that Postgres can do. ``sorts`` ends with the primary key, so that pages do not overlap.
+
+    ``after`` are the sorts' values in the last row of the page before.
+    """
 
     table: Table
-    columns: tuple[Column, ...]
-    conditions: tuple[Condition, ...]
+    outputs: tuple[Output | Embedding, ...]
+    conditions: tuple[Term, ...]
     sorts: tuple[Sort, ...]
     limit: int
     offset: int
+    after: tuple[str | None, ...] | None = None
 
+    @property
+    def grouped(self) -> bool:
+        """Whether it answers aggregates."""
+        return any(isinstance(o, Output) and o.aggregate for o in self.outputs)
 
-@dataclass(frozen=True, slots=True)
-class InsertPlan:
-    """Rows that give values for the same columns, each encoded as a JSON object."""
-
-    table: Table
-    columns: tuple[Column, ...]
-    rows: tuple[str, ...]
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant; camelCase is compared as snake_case."""
-    snake = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
-    near = difflib.get_close_matches(snake, list(names), 1, 0.6)
-    return near[0] if near else None
-
-
-def find_table(snapshot: Snapshot, name: str) -> Table:
-    """The table; an error names the nearest one."""
-    table = snapshot.tables.get(name)
-    if table is not None:
-        return table
-    if name.startswith("_"):
-        raise AppError("VALIDATION_RESERVED_TABLE", "Tables whose names start with _ belong to the platform.")
-    meant = nearest(name, snapshot.tables)
-    hint = f" Did you mean {meant}?" if meant else "" if snapshot.tables else " This app has no tables yet."
-    raise AppError(
-        "VALIDATION_TABLE_NOT_FOUND",
-        f"There is no table {shown(name, 63)!r}.{hint}",
-        details={"tables": sorted(snapshot.tables)[:50]},
-    )
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of the answered rows."""
+        found: list[str] = []
+        for o in self.outputs:
+            if isinstance(o, Output) or not (o.spread or o.silent):
+                found.append(o.name)
+            elif o.spread:
+                found.extend(o.plan.names)
+        return tuple(found)
 
 
 def plan_read(request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
-    """Names and operators checked against the table."""
-    table = find_table(snapshot, request.table)
-    _check_columns(table, request)
-    conditions = _conditions(table, request.filters)
-    return ReadPlan(
+    """Names and operators checked against the table, and against those that it embeds."""
+    return _plan(find_table(snapshot, request.table), request, snapshot)
+
+
+def _plan(table: Table, request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
+    embeddings = {e: _embedding(table, e, snapshot) for e in request.select if isinstance(e, Embed)}
+    named = {e.name: found for e, found in embeddings.items()}
+    outputs = _outputs(table, request, embeddings)
+    grouped = any(isinstance(o, Output) and o.aggregate for o in outputs)
+    _check_columns(table, request, named, grouped)
+    terms = _Terms(table, named)
+    conditions = terms.all(request.filters)
+    terms.raise_wrong()
+    plan = ReadPlan(
         table=table,
-        columns=tuple(table.columns[name] for name in request.select) or tuple(table.columns.values()),
+        outputs=outputs,
         conditions=conditions,
-        sorts=_sorts(table, request.order),
+        sorts=_group_sorts(outputs, request.order) if grouped else _sorts(table, request.order),
         limit=request.limit,
         offset=request.offset,
     )
+    _check_names(plan)
+    return plan
 
 
-def _check_columns(table: Table, request: ReadRequest) -> None:
-    used = {"select": request.select, "order": [o.column for o in request.order]}
-    used["filters"] = [f.column for f in request.filters]
-    unknown = {where: [n for n in names if n not in table.columns] for where, names in used.items()}
-    names = list(dict.fromkeys(n for found in unknown.values() for n in found))
-    if names:
-        raise _no_column(
-            table, names, {"invalidFilters": [shown(n, 63) for n in unknown["filters"]]} if unknown["filters"] else {}
-        )
+def _embedding(table: Table, embed: Embed, snapshot: Snapshot) -> Embedding:
+    relation = find_relation(snapshot, table, embed)
+    if embed.spread and relation.many:
+        raise _refused(f"...{shown(embed.name)} spreads the columns of one row, and there may be many.")
+    plan = _plan(relation.table, embed.request, snapshot)
+    return Embedding(embed.name, relation, plan, embed.inner, embed.spread, embed.silent)
 
 
-def _no_column(table: Table, names: Sequence[str], more: Mapping[str, Any]) -> AppError:
-    said: list[str] = []
-    for name in names:
-        meant = nearest(name, table.columns)
-        said.append(f"{shown(name, 63)!r}" + (f" (did you mean {meant}?)" if meant else ""))
+def _refused(message: str) -> AppError:
     return AppError(
-        "VALIDATION_COLUMN_NOT_FOUND",
-        f"{table.name} has no column {', '.join(said)}.",
-        details={"unknown": [shown(n, 63) for n in names], "columns": list(table.columns), **more},
+        "VALIDATION_INVALID_SCHEMA",
+        message,
+        remediation="Correct select; butterbase_docs with topic rest has examples.",
     )
 
 
-def _conditions(table: Table, filters: Iterable[Filter]) -> tuple[Condition, ...]:
-    found: list[Condition] = []
-    wrong: list[str] = []
-    for f in filters:
-        column = table.columns[f.column]
-        reason = _mismatch(column, f.operator, f.value)
+def _outputs(table: Table, request: ReadRequest, embeddings: dict[Embed, Embedding]) -> tuple[Output | Embedding, ...]:
+    found: list[Output | Embedding] = []
+    for item in request.select:
+        if isinstance(item, Embed):
+            found.append(embeddings[item])
+        elif item.column == "*":
+            found += [Output(c.name, c) for c in table.columns.values()]
+        elif not item.column or item.column in table.columns:
+            found.append(_output(table, item))
+    if all(isinstance(o, Embedding) and o.silent for o in found):
+        found += [Output(c.name, c) for c in table.columns.values()]
+    return tuple(o for i, o in enumerate(found) if isinstance(o, Embedding) or o not in found[:i])
+
+
+def _output(table: Table, item: Item) -> Output:
+    column = table.columns.get(item.column)
+    _check_path(column, item.path)
+    last = next((step for step in reversed(item.path) if not step.lstrip("-").isdigit()), item.column)
+    name = item.alias or item.aggregate or last
+    _check_aggregate(column, item)
+    return Output(name, column, item.path, item.as_text, item.cast, item.aggregate, item.result_cast)
+
+
+def _check_aggregate(column: Column | None, item: Item) -> None:
+    if item.aggregate not in ("sum", "avg") or item.path or item.cast or column is None:
+        return
+    if column.category not in ("N", "T"):
+        raise _refused(f"{item.aggregate}() needs numbers; {column.name} has type {column.type}.")
+
+
+def _check_path(column: Column | None, path: tuple[str, ...]) -> None:
+    if path and column is not None and column.base_oid not in (JSON, JSONB):
+        raise _refused(f"{column.name} has type {column.type}; -> goes with json and jsonb.")
+
+
+def _check_names(plan: ReadPlan) -> None:
+    names = plan.names
+    if plan.grouped and any(isinstance(o, Embedding) for o in plan.outputs):
+        raise _refused("Aggregates of a table do not go with tables embedded in it; aggregate inside the embedding.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _refused(f"select answers {', '.join(map(shown, twice))} twice; rename one with alias:column.")
+    if any(len(name.encode()) > _MAX_NAME for name in names):
+        raise _refused(f"A name in select is longer than {_MAX_NAME} bytes.")
+
+
+def _filters(terms: Iterable[Filter | Group]) -> Iterator[Filter]:
+    for term in terms:
+        if isinstance(term, Filter):
+            yield term
+        else:
+            yield from _filters(term.parts)
+
+
+def _check_columns(table: Table, request: ReadRequest, embedded: dict[str, Embedding], grouped: bool) -> None:
+    used = {"select": [i.column for i in request.select if isinstance(i, Item) and i.column not in ("", "*")]}
+    used["order"] = [] if grouped else [o.column for o in request.order]
+    used["filters"] = [f.column for f in _filters(request.filters) if f.column not in embedded]
+    unknown = {where: [n for n in names if n not in table.columns] for where, names in used.items()}
+    names = list(dict.fromkeys(n for found in unknown.values() for n in found))
+    if names:
+        wrong = {"invalidFilters": [shown(n, 63) for n in unknown["filters"]]} if unknown["filters"] else {}
+        raise no_column(table, names, wrong)
+
+
+class _Terms:
+    """Filters as conditions; what is wrong with them is gathered, so that one error names it all."""
+
+    def __init__(self, table: Table, embedded: dict[str, Embedding]) -> None:
+        self.table, self.embedded, self.wrong = table, embedded, list[str]()
+
+    def all(self, terms: Iterable[Filter | Group]) -> tuple[Term, ...]:
+        return tuple(self._term(term) for term in terms)
+
+    def _term(self, term: Filter | Group) -> Term:
+        if isinstance(term, Group):
+            return Branch(term.operator, self.all(term.parts), term.negated)
+        if term.column not in self.table.columns:
+            return self._presence(term)
+        column = self.table.columns[term.column]
+        reason = _mismatch(column, term)
         if reason:
-            wrong.append(f"{f.column}: {reason}")
-        found.append(Condition(column, f.operator, f.value, f.negated))
-    if wrong:
-        raise AppError(
-            "VALIDATION_INVALID_SCHEMA",
-            "; ".join(wrong) + ".",
-            remediation="Use an operator that the column's type has; manage_schema get shows the types.",
-            details={"invalidFilters": wrong, "table": table.name},
+            self.wrong.append(f"{term.column}: {reason}")
+        return Condition(
+            column, term.operator, term.value, term.negated, term.path, term.as_text, term.quantifier, term.language
         )
-    return tuple(found)
+
+    def _presence(self, term: Filter) -> Presence:
+        if term.operator != "is" or term.value != "null" or term.path:
+            self.wrong.append(f"{term.column}: an embedded table takes is.null and not.is.null")
+        return Presence(self.embedded[term.column], not term.negated)
+
+    def raise_wrong(self) -> None:
+        if self.wrong:
+            raise AppError(
+                "VALIDATION_INVALID_SCHEMA",
+                "; ".join(self.wrong) + ".",
+                remediation="Use an operator that the column's type has; manage_schema get shows the types.",
+                details={"invalidFilters": self.wrong, "table": self.table.name},
+            )
 
 
-def _mismatch(column: Column, operator: str, value: str | tuple[str, ...]) -> str | None:
+_TEXTUAL = ("like", "ilike", "match", "imatch", "fts", "plfts", "phfts", "wfts")
+
+
+def _mismatch(column: Column, term: Filter) -> str | None:
     """Why the operator does not go with the column's type."""
+    if term.path:
+        return _path_mismatch(column, term)
+    operator, value = term.operator, term.value
     if operator == "is":
         return None if value == "null" or column.base_oid == BOOL else f"is.{value} needs a boolean, not {column.type}"
-    if operator == "fts" and column.base_oid == TSVECTOR:
+    if operator.endswith("fts") and column.base_oid == TSVECTOR:
         return None
-    if operator in ("like", "ilike", "fts"):
+    if operator in _TEXTUAL:
         return None if column.category == "S" else f"{operator} needs a text column, not {column.type}"
     if column.base_oid == JSON:
         return "a column of type json has no comparison; use is.null, or make it jsonb"
     if operator == "in" and column.category == "A":
         return "in does not go with an array; use eq.{a,b}"
+    if operator in ("cs", "cd", "ov"):
+        return _contains_mismatch(column, operator)
     return None
+
+
+def _path_mismatch(column: Column, term: Filter) -> str | None:
+    if column.base_oid not in (JSON, JSONB):
+        return f"-> goes with json and jsonb, not with {column.type}"
+    if term.operator == "is" and term.value != "null":
+        return f"is.{term.value} needs a boolean; use eq.{term.value}"
+    if term.operator in _TEXTUAL and not term.as_text:
+        return f"{term.operator} needs a text; write ->> before the last key"
+    if term.operator in ("cs", "cd", "ov") and (term.as_text or term.operator == "ov"):
+        return f"{term.operator} does not go with this part of a JSON value"
+    return None
+
+
+def _contains_mismatch(column: Column, operator: str) -> str | None:
+    if column.category in ("A", "R", "I", "G") or (column.base_oid == JSONB and operator != "ov"):
+        return None
+    return f"{operator} needs an array{'' if operator == 'ov' else ', jsonb'} or range, not {column.type}"
 
 
 def _sorts(table: Table, order: Sequence[Order]) -> tuple[Sort, ...]:
     for o in order:
-        if table.columns[o.column].base_oid == JSON:
+        _check_path(table.columns[o.column], o.path)
+        if table.columns[o.column].base_oid == JSON and not o.path:
             raise AppError("VALIDATION_INVALID_TYPE", f"{o.column} has type json, which has no order.")
-    sorts = [Sort(table.columns[o.column], o.descending, o.nulls) for o in order]
-    named = {o.column for o in order}
+    sorts = [Sort(table.columns[o.column], o.descending, o.nulls, o.path, o.as_text) for o in order]
+    named = {o.column for o in order if not o.path}
     return (*sorts, *(Sort(table.columns[name]) for name in table.primary_key if name not in named))
+
+
+def _group_sorts(outputs: Sequence[Output | Embedding], order: Sequence[Order]) -> tuple[Sort, ...]:
+    """Rows that stand for many have no order but by what is answered."""
+    answered = {o.name: o for o in outputs if isinstance(o, Output)}
+    for o in order:
+        if o.column not in answered or o.path:
+            raise _refused(f"With aggregates, order takes the names that select answers, not {shown(o.column)}.")
+    return tuple(Sort(None, o.descending, o.nulls, output=answered[o.column]) for o in order)
 
 
 _MODIFIER = re.compile(r"\(\d+(?:,-?\d+)?\)")
@@ -175,101 +337,3 @@ def comparison_type(column: Column) -> str:
     bare = _MODIFIER.sub("", column.type)
     element, brackets = (bare[:-2], "[]") if bare.endswith("[]") else (bare, "")
     return _BARE.get(element, element) + brackets
-
-
-def plan_insert(request: InsertRequest, snapshot: Snapshot) -> tuple[InsertPlan, ...]:
-    """The rows as plans, in order; neighbours that name the same columns share one."""
-    table = find_table(snapshot, request.table)
-    return merge(_plan_row(table, row) for row in request.rows)
-
-
-def merge(plans: Iterable[InsertPlan]) -> tuple[InsertPlan, ...]:
-    """Neighbours that name the same columns become one plan."""
-    merged: list[tuple[InsertPlan, list[str]]] = []
-    for plan in plans:
-        if merged and merged[-1][0].columns == plan.columns:
-            merged[-1][1].extend(plan.rows)
-        else:
-            merged.append((plan, list(plan.rows)))
-    return tuple(InsertPlan(first.table, first.columns, tuple(rows)) for first, rows in merged)
-
-
-def _plan_row(table: Table, row: Mapping[str, Any]) -> InsertPlan:
-    unknown = [name for name in row if name not in table.columns]
-    if unknown:
-        raise _no_column(table, unknown, {})
-    if not row:
-        raise AppError(
-            "VALIDATION_INVALID_SCHEMA",
-            f"There are no values for {table.name}.",
-            remediation="Send at least one column; manage_schema get shows them.",
-            details={"columns": [c.name for c in table.columns.values() if c.writable]},
-        )
-    for name, value in row.items():
-        _check_value(table.columns[name], value)
-    return InsertPlan(table, tuple(c for c in table.columns.values() if c.name in row), (_encode(row),))
-
-
-def _check_value(column: Column, value: Any) -> None:
-    if not column.writable:
-        raise AppError(
-            "VALIDATION_INVALID_SCHEMA",
-            f"{column.name} is computed by the database and takes no value.",
-            remediation=f"Leave {column.name} out of the call of insert_row.",
-            details={"column": column.name},
-        )
-    if isinstance(value, (dict, list)) and (column.category == "S" or (isinstance(value, dict) and _is_scalar(column))):
-        kind = "object" if isinstance(value, dict) else "array"
-        raise AppError(
-            "VALIDATION_INVALID_TYPE",
-            f"{column.name} has type {column.type}, which takes no JSON {kind}.",
-            remediation=f"Send a plain value for {column.name}, or make the column jsonb with manage_schema apply.",
-            details={"column": column.name, "type": column.type},
-        )
-    if column.base_oid in EXACT and isinstance(value, float) and _may_be_rounded(value):
-        raise _bad_value(column, "a number with so many digits is rounded on its way; send it as a text")
-    _check_parts(column, value)
-
-
-def _is_scalar(column: Column) -> bool:
-    return column.base_oid not in (JSON, JSONB) and column.category not in ("C", "U")
-
-
-def _may_be_rounded(value: float) -> bool:
-    digits = repr(value).lower().split("e")[0].lstrip("-").replace(".", "").strip("0")
-    return len(digits) > _EXACT_DIGITS
-
-
-def _check_parts(column: Column, value: Any) -> None:
-    """Refuse what JSON or Postgres has no form for, however deep it lies."""
-    stack: list[Any] = [value]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, str) and not is_storable(part):
-            raise _bad_value(column, "it holds a character that Postgres cannot store (zero byte or half a surrogate)")
-        if isinstance(part, float) and not math.isfinite(part):
-            raise _bad_value(column, 'JSON has no such number; send "NaN" or "Infinity" as a text')
-        if isinstance(part, dict):
-            entries = cast(dict[str, Any], part)
-            stack.extend(entries.keys())
-            stack.extend(entries.values())
-        elif isinstance(part, list):
-            stack.extend(cast(list[Any], part))
-
-
-def _bad_value(column: Column, reason: str) -> AppError:
-    return AppError(
-        "VALIDATION_INVALID_INPUT",
-        f"The value of {column.name} ({column.type}) cannot be stored: {reason}.",
-        remediation=f"Send another value for {column.name} with insert_row.",
-        details={"column": column.name, "type": column.type},
-    )
-
-
-def _encode(row: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(dict(row), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (RecursionError, ValueError):
-        raise AppError(
-            "VALIDATION_INVALID_INPUT", "The row is nested too deeply, or holds a number that is too long."
-        ) from None

@@ -1,34 +1,15 @@
-"""Plans as SQL: names quoted, every value bound, the answer made into JSON inside Postgres.
-
-Values are bound as text and cast to the column's type (``$1::text::uuid``): so Postgres's
-own input rules hold, an index on the column is used, and the statement returns the same
-types whatever the table looks like, which keeps prepared statements valid across changes.
-"""
+"""Plans as statements: the answer is made into JSON inside Postgres."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from brolly.data.plan import (
-    BPCHAR,
-    EXACT,
-    INT8,
-    NUMERIC,
-    TEXT,
-    TIMESTAMPTZ,
-    TSVECTOR,
-    VARCHAR,
-    Condition,
-    InsertPlan,
-    ReadPlan,
-    Sort,
-    comparison_type,
-)
+from brolly.data.expressions import Args, bound_type, outputs, select, sort_type, sort_value, table_name, where
+from brolly.data.plan import BPCHAR, Condition, Output, ReadPlan, Sort
+from brolly.data.values import InsertPlan
 from brolly.pg.catalog import Column, Table
 from brolly.pg.identifiers import quote
-
-_COMPARE = {"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "like", "ilike": "ilike"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,112 +20,76 @@ class Statement:
     args: tuple[Any, ...] = ()
 
 
-class _Args(list[Any]):
-    """The values bound so far."""
-
-    def bind(self, value: Any) -> str:
-        """Keep the value; its place in the text."""
-        self.append(value)
-        return f"${len(self)}"
-
-
-def _table(table: Table) -> str:
-    return f"public.{quote(table.name)}"
-
-
-# A point in time outside these years has no four-digit form; it keeps Postgres's own.
-_FIRST, _LAST = "timestamptz '0001-01-01 00:00:00+00'", "timestamptz '9999-12-31 23:59:59.999999+00'"
-
-
-def _time_text(expression: str) -> str:
-    utc = f"{expression} at time zone 'UTC'"
-    return (
-        f"case when {expression} between {_FIRST} and {_LAST} "
-        f"""then to_char({utc}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') else ({utc})::text end"""
-    )
-
-
-def output(column: Column) -> str:
-    """The column as it goes out. bigint and numeric become texts, since a JSON number may lose digits;
-    timestamptz becomes UTC with milliseconds. All other types go out as ``row_to_json`` has them."""
-    name = f"t.{quote(column.name)}"
-    if column.base_oid in EXACT:
-        return f"{name}::text"
-    if column.base_oid == TIMESTAMPTZ:
-        return _time_text(name)
-    if column.element_oid in (INT8, NUMERIC):
-        return f"{name}::text[]"
-    if column.element_oid == TIMESTAMPTZ:
-        return f"case when {name} is not null then array(select {_time_text('e')} from unnest({name}) e) end"
-    return name
-
-
-def _outputs(columns: tuple[Column, ...]) -> str:
-    return ", ".join(f"{output(c)} as {quote(c.name)}" for c in columns)
-
-
-def _cast(column: Column, place: str) -> str:
-    """The bound text as a value to compare with the column."""
-    return f"{place}::text" if column.base_oid in (TEXT, VARCHAR) else f"{place}::text::{comparison_type(column)}"
-
-
-def _condition(condition: Condition, args: _Args) -> str:
-    column, value = condition.column, condition.value
-    name = f"t.{quote(column.name)}"
-    if condition.operator == "is":
-        sql = f"{name} is {value}"
-    elif condition.operator == "in":
-        element = "text" if column.base_oid in (TEXT, VARCHAR) else comparison_type(column)
-        sql = f"{name} = any ({args.bind(list(value))}::text[]::{element}[])"
-    elif condition.operator == "fts":
-        vector = name if column.base_oid == TSVECTOR else f"to_tsvector('english', {name})"
-        sql = f"{vector} @@ plainto_tsquery('english', {args.bind(value)}::text)"
-    elif condition.operator in ("like", "ilike"):
-        sql = f"{name} {_COMPARE[condition.operator]} {args.bind(value)}::text"
-    else:
-        sql = f"{name} {_COMPARE[condition.operator]} {_cast(column, args.bind(value))}"
-    return f"not ({sql})" if condition.negated else sql
-
-
-def _sort(sort: Sort) -> str:
-    direction = " desc" if sort.descending else ""
-    return f"t.{quote(sort.column.name)}{direction}" + (f" nulls {sort.nulls}" if sort.nulls else "")
-
-
-def _page(plan: ReadPlan, args: _Args, extra: int) -> str:
-    """The page's rows, ``extra`` more than asked for."""
-    where = " and ".join(_condition(c, args) for c in plan.conditions)
-    order = ", ".join(map(_sort, plan.sorts))
-    return (
-        f"select {_outputs(plan.columns)} from {_table(plan.table)} t"
-        + (f" where {where}" if where else "")
-        + (f" order by {order}" if order else "")
-        + f" limit {args.bind(plan.limit + extra)}::int8 offset {args.bind(plan.offset)}::int8"
-    )
-
-
 def read(plan: ReadPlan, max_bytes: int) -> Statement:
     """One row: ``body`` (rows as JSON objects, separated by commas), ``shown`` (how many these are, as many as
     are asked for and fit) and ``found`` (how many there are, up to one more than asked for)."""
-    args = _Args()
-    page = _page(plan, args, 1)
+    args = Args()
+    rows = select(replace(plan, limit=plan.limit + 1), "t", args)
     fits = f"n <= {args.bind(plan.limit)}::int8 and size <= {args.bind(max_bytes)}::int8"
     return Statement(
         f"select coalesce(string_agg(j, ',') filter (where {fits}), '') as body, "
         f"count(*) filter (where {fits}) as shown, count(*) as found "
         "from (select j, row_number() over () as n, sum(octet_length(j)) over (rows unbounded preceding) as size "
-        f"from (select row_to_json(r.*)::text as j from ({page}) r) s) p",
+        f"from (select row_to_json(r.*)::text as j from ({rows}) r) s) p",
         tuple(args),
     )
 
 
+def page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statement:
+    """As ``read``, with ``body`` as the bytes of a JSON array; its first row is always among them.
+
+    ``keys``: also ``last``, the sorts' values in the last row shown. ``total``: also how many rows
+    the filters let through.
+    """
+    args = Args()
+    name, more = "_last", ""
+    while name in plan.names:
+        name += "_"
+    if keys:
+        values = ", ".join(f"{sort_value(s, 't', args)}::text" for s in plan.sorts)
+        more = f", array[{values}]::text[] as {quote(name)}"
+    rows = select(replace(plan, limit=plan.limit + 1), "t", args, more=more)
+    if keys:
+        fields = ", ".join(f"r.{quote(n)}" for n in plan.names)
+        made = f"select row_to_json(o.*)::text as j, r.{quote(name)} as k from ({rows}) r, lateral (select {fields}) o"
+    else:
+        made = f"select row_to_json(r.*)::text as j, null::text[] as k from ({rows}) r"
+    fits = f"n <= {args.bind(plan.limit)}::int8 and (size <= {args.bind(max_bytes)}::int8 or n = 1)"
+    counted = f"({_count(plan, args)})" if total else "null::int8"
+    return Statement(
+        f"select convert_to('[' || coalesce(string_agg(j, ',') filter (where {fits}), '') || ']', 'UTF8') as body, "
+        f"count(*) filter (where {fits}) as shown, count(*) as found, "
+        f"(array_agg(to_json(k)::text order by n desc) filter (where {fits}))[1] as last, {counted} as total "
+        "from (select j, k, row_number() over () as n, sum(octet_length(j)) over (rows unbounded preceding) as size "
+        f"from ({made}) s) p",
+        tuple(args),
+    )
+
+
+def _count(plan: ReadPlan, args: Args) -> str:
+    alias = args.alias()
+    whole = replace(plan, after=None)
+    if plan.grouped:
+        return f"select count(*) from ({select(replace(whole, sorts=(), limit=2**62, offset=0), alias, args)}) g"
+    wanted = where(whole, alias, args)
+    return f"select count(*) from {table_name(plan.table)} {alias}" + (f" where {wanted}" if wanted else "")
+
+
+def planned(plan: ReadPlan) -> Statement:
+    """A statement whose first plan node tells how many rows Postgres expects."""
+    args = Args()
+    wanted = where(replace(plan, after=None), "t", args)
+    text = f"explain (format json) select 1 from {table_name(plan.table)} t" + (f" where {wanted}" if wanted else "")
+    return Statement(text, tuple(args))
+
+
 def measure(plan: ReadPlan) -> Statement:
     """The sizes of the columns of the page's first row, largest first: ``name``, ``bytes``."""
-    args = _Args()
-    page = _page(ReadPlan(plan.table, plan.columns, plan.conditions, plan.sorts, 1, plan.offset), args, 0)
+    args = Args()
+    rows = select(replace(plan, limit=1), "t", args)
     return Statement(
         "select e.key as name, octet_length(e.value::text) as bytes "
-        f"from (select row_to_json(r.*) as j from ({page}) r) s, json_each(s.j) e order by 2 desc limit 3",
+        f"from (select row_to_json(r.*) as j from ({rows}) r) s, json_each(s.j) e order by 2 desc limit 3",
         tuple(args),
     )
 
@@ -155,7 +100,12 @@ def _incoming(plan: InsertPlan) -> str:
     names = ", ".join(f"v.{quote(c.name)}" for c in plan.columns)
     into = ", ".join(quote(c.name) for c in plan.columns)
     rows = f"json_to_recordset($1::text::json) v({fields})"
-    return f"insert into {_table(plan.table)} as t ({into}) select {names} from {rows}"
+    return f"insert into {table_name(plan.table)} as t ({into}) select {names} from {rows}"
+
+
+def every_column(table: Table) -> ReadPlan:
+    """A plan that answers whole rows."""
+    return ReadPlan(table, tuple(Output(c.name, c) for c in table.columns.values()), (), (), 1, 0)
 
 
 def insert(plan: InsertPlan, *, returning: bool = True) -> Statement:
@@ -163,7 +113,7 @@ def insert(plan: InsertPlan, *, returning: bool = True) -> Statement:
     payload = f"[{','.join(plan.rows)}]"
     if not returning:
         return Statement(_incoming(plan), (payload,))
-    back = _outputs(tuple(plan.table.columns.values()))
+    back = outputs(every_column(plan.table), "t", Args())
     return Statement(
         f"with r as ({_incoming(plan)} returning {back}) select row_to_json(r.*)::text as row from r", (payload,)
     )
@@ -171,12 +121,20 @@ def insert(plan: InsertPlan, *, returning: bool = True) -> Statement:
 
 def probe_condition(condition: Condition) -> Statement | None:
     """A statement that fails if the filter's value is no value of the column's type; None where it always is."""
-    if condition.operator in ("is", "fts", "like", "ilike") or condition.column.base_oid in (TEXT, VARCHAR, BPCHAR):
+    kind = bound_type(condition)
+    if condition.operator in ("is", "fts", "plfts", "phfts", "wfts") or kind == "text":
         return None
-    kind = comparison_type(condition.column)
+    if condition.column.base_oid == BPCHAR and not condition.quantifier:
+        return None
     if condition.operator == "in":
         return Statement(f"select ($1::text[]::{kind}[]) is null", (list(condition.value),))
-    return Statement(f"select ($1::text::{kind}) is null", (condition.value,))
+    array = "[]" if condition.quantifier else ""
+    return Statement(f"select ($1::text::{kind}{array}) is null", (condition.value,))
+
+
+def probe_sort(sort: Sort, value: str) -> Statement:
+    """A statement that fails if the cursor's text is no value of the order's type."""
+    return Statement(f"select ($1::text::{sort_type(sort)}) is null", (value,))
 
 
 def probe_column(plan: InsertPlan, column: Column) -> Statement:

@@ -19,11 +19,28 @@ FILTER_FORM = (
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One condition. ``value`` is a text, for ``in`` a tuple of texts."""
+    """One condition on a column, or on what lies at ``path`` in its JSON (``as_text``: as text, not as JSON).
+
+    ``value`` is a text, for ``in`` a tuple of texts. ``quantifier`` compares with ``any`` or ``all`` of an
+    array; ``language`` is that of the full-text operators.
+    """
 
     column: str
     operator: str
     value: str | tuple[str, ...]
+    negated: bool = False
+    path: tuple[str, ...] = ()
+    as_text: bool = False
+    quantifier: Literal["any", "all"] | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Conditions of which all (``and``) or some (``or``) must hold."""
+
+    operator: Literal["and", "or"]
+    parts: tuple[Filter | Group, ...]
     negated: bool = False
 
 
@@ -34,6 +51,44 @@ class Order:
     column: str
     descending: bool = False
     nulls: Literal["first", "last"] | None = None
+    path: tuple[str, ...] = ()
+    as_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to answer: a column, what lies at a path in its JSON, or an aggregate of it.
+
+    ``column`` is ``*`` for every column, and empty for ``count()`` of the rows. ``cast`` applies
+    to the value, ``result_cast`` to the aggregate of it.
+    """
+
+    column: str
+    path: tuple[str, ...] = ()
+    as_text: bool = False
+    alias: str | None = None
+    cast: str | None = None
+    aggregate: str | None = None
+    result_cast: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Rows of a related table inside each row. ``request.table`` is what was written: a table, a foreign
+    key or its column; ``hint`` chooses among several ways. ``inner`` drops rows that have none."""
+
+    request: ReadRequest
+    alias: str | None = None
+    hint: str | None = None
+    inner: bool = False
+    spread: bool = False
+    silent: bool = False
+    """Not answered: there for its filters alone."""
+
+    @property
+    def name(self) -> str:
+        """The key under which it is answered, and by which its filters are written."""
+        return self.alias or self.request.table
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +96,8 @@ class ReadRequest:
     """Rows of one table. An empty ``select`` means every column."""
 
     table: str
-    select: tuple[str, ...] = ()
-    filters: tuple[Filter, ...] = ()
+    select: tuple[Item | Embed, ...] = ()
+    filters: tuple[Filter | Group, ...] = ()
     order: tuple[Order, ...] = ()
     limit: int = 20
     offset: int = 0
@@ -83,7 +138,7 @@ def parse_read(
     """The request for rows. ``filters`` are pairs, since one column may be filtered more than once."""
     return ReadRequest(
         table=table,
-        select=parse_select(select or ""),
+        select=tuple(map(Item, parse_select(select or ""))),
         filters=parse_filters(filters),
         order=parse_order(order or ""),
         limit=limit,

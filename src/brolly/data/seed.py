@@ -10,9 +10,10 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams
 from brolly.data import response
-from brolly.data.plan import InsertPlan, find_table, merge, plan_insert
 from brolly.data.request import InsertRequest
 from brolly.data.service import explain_insert, store
+from brolly.data.tables import find_table
+from brolly.data.values import InsertPlan, merge, plan_insert
 from brolly.deps import Deps
 from brolly.pg.catalog import Snapshot
 from brolly.pg.errors import translate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
 from pydantic import Field
@@ -10,12 +10,13 @@ from pydantic import Field
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams
-from brolly.data import query, response
+from brolly.data import cursor, query, response
 from brolly.data.access import is_closed, open_warnings, read_warnings, refusal
 from brolly.data.constraint import bad_value, explain
-from brolly.data.plan import InsertPlan, ReadPlan, plan_insert, plan_read
+from brolly.data.plan import Branch, Condition, Embedding, ReadPlan, Term, plan_read
 from brolly.data.request import InsertRequest, is_storable, parse_read
 from brolly.data.response import Page
+from brolly.data.values import InsertPlan, plan_insert
 from brolly.deps import Deps
 from brolly.pg.catalog import Table
 from brolly.pg.errors import translate
@@ -58,12 +59,14 @@ def _as(caller: Caller, params: SelectRows | InsertRow) -> Caller:
     return caller
 
 
-def _admit(app: App, who: Caller) -> None:
+def admit(app: App, who: Caller) -> None:
+    """Refuse anonymous callers where the app's access mode wants them signed in."""
     if who.kind == "anonymous" and app.access_mode == "authenticated":
         raise AppError(
             "AUTH_REQUIRED",
             f"The access mode of {app.id} is authenticated, so anonymous callers are refused.",
-            remediation="Use as_role user with as_user, or open the app with manage_app, action update_access_mode.",
+            remediation="Sign in; in select_rows use as_role user with as_user. manage_app with action "
+            "update_access_mode opens the app.",
         )
 
 
@@ -80,15 +83,15 @@ async def read(deps: Deps, app: App, who: Caller, plan: ReadPlan, max_bytes: int
                 sizes = query.measure(plan)
                 columns = await connection.fetch(sizes.text, *sizes.args)
     except AppError as error:
-        if await _was_closed(deps, app, who, plan.table, error):
+        if await was_closed(deps, app, who, plan.table, error):
             return response.EMPTY
-        raise await _explain_read(deps, app, who, plan, error) from error
+        raise await explain_read(deps, app, who, plan, error) from error
     if columns:
         raise response.too_large(plan, [(c["name"], c["bytes"]) for c in columns])
     return Page(row["body"], row["shown"], row["found"])
 
 
-async def _was_closed(deps: Deps, app: App, who: Caller, table: Table, error: AppError) -> bool:
+async def was_closed(deps: Deps, app: App, who: Caller, table: Table, error: AppError) -> bool:
     """Whether the table lost its row-level security a moment ago, unknown to our catalog."""
     if who.kind != "anonymous" or error.code != "AUTH_RLS_POLICY_VIOLATION":
         return False
@@ -97,7 +100,7 @@ async def _was_closed(deps: Deps, app: App, who: Caller, table: Table, error: Ap
     return now is not None and is_closed(now, who)
 
 
-async def _explain_read(deps: Deps, app: App, who: Caller, plan: ReadPlan, error: AppError) -> AppError:
+async def explain_read(deps: Deps, app: App, who: Caller, plan: ReadPlan, error: AppError) -> AppError:
     """What the error was about: which filter's value, or which policy."""
     if error.code == "AUTH_RLS_POLICY_VIOLATION":
         return refusal(plan.table, who, "SELECT", error.message)
@@ -107,15 +110,37 @@ async def _explain_read(deps: Deps, app: App, who: Caller, plan: ReadPlan, error
     if error.code != "VALIDATION_INVALID_INPUT":
         return error
     async with as_caller(deps.pools.door(app), who, read_only=True) as connection:
-        for condition in plan.conditions:
-            probe = query.probe_condition(condition)
-            found = probe and await _try(connection, probe)
-            if found:
-                return bad_value(found, condition.column)
-    return _about_user(explain(error, plan.table), who)
+        found = await wrong_value(connection, plan)
+    return found or about_user(explain(error, plan.table), who)
 
 
-def _about_user(error: AppError, who: Caller) -> AppError:
+async def wrong_value(connection: Any, plan: ReadPlan) -> AppError | None:
+    """The error for the filter, or the cursor, whose value is none of its type."""
+    for sort, value in zip(plan.sorts, plan.after or (), strict=False):
+        if value is not None and await try_value(connection, query.probe_sort(sort, value)):
+            return cursor.wrong()
+    for condition in conditions_of(plan.conditions):
+        probe = query.probe_condition(condition)
+        found = probe and await try_value(connection, probe)
+        if found:
+            return bad_value(found, condition.column)
+    for embedding in plan.outputs:
+        inside = await wrong_value(connection, embedding.plan) if isinstance(embedding, Embedding) else None
+        if inside:
+            return inside
+    return None
+
+
+def conditions_of(terms: Iterable[Term]) -> Iterator[Condition]:
+    """The conditions that compare a value, groups opened."""
+    for term in terms:
+        if isinstance(term, Condition):
+            yield term
+        elif isinstance(term, Branch):
+            yield from conditions_of(term.parts)
+
+
+def about_user(error: AppError, who: Caller) -> AppError:
     if who.kind == "user":
         error.remediation = (
             "If a policy casts current_user_id(), as_user must be a value of that type, such as a uuid; "
@@ -124,7 +149,7 @@ def _about_user(error: AppError, who: Caller) -> AppError:
     return error
 
 
-async def _try(connection: Any, statement: query.Statement) -> AppError | None:
+async def try_value(connection: Any, statement: query.Statement) -> AppError | None:
     """Run the statement for its error alone."""
     try:
         async with connection.transaction():
@@ -151,7 +176,7 @@ async def select_rows(deps: Deps, caller: Caller, params: SelectRows) -> str:
     """A page of rows, as service or as the role that is asked for."""
     app = await deps.registry.serving(caller, params.app_id)
     who = _as(caller, params)
-    _admit(app, who)
+    admit(app, who)
     request = parse_read(
         params.table,
         filters=_pairs(params.filters),
@@ -181,10 +206,10 @@ async def explain_insert(connection: Any, who: Caller, plan: InsertPlan, error: 
         return refusal(plan.table, who, "INSERT", error.message)
     if error.code == "VALIDATION_INVALID_INPUT":
         for column in plan.columns:
-            found = await _try(connection, query.probe_column(plan, column))
+            found = await try_value(connection, query.probe_column(plan, column))
             if found:
                 return bad_value(found, column)
-        return _about_user(explain(error, plan.table), who)
+        return about_user(explain(error, plan.table), who)
     return explain(error, plan.table)
 
 
@@ -220,7 +245,7 @@ async def insert_row(deps: Deps, caller: Caller, params: InsertRow) -> str:
     """Store one row, as service or as the role that is asked for."""
     app = await deps.registry.serving(caller, params.app_id)
     who = _as(caller, params)
-    _admit(app, who)
+    admit(app, who)
     (plan,) = plan_insert(InsertRequest(params.table, (params.data,)), await deps.catalog.get(app))
     row = await insert(deps, app, who, plan)
     warnings = open_warnings(plan.table, who)

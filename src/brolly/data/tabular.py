@@ -1,0 +1,47 @@
+"""Rows as CSV, in and out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from brolly.data.query_string import refuse
+from brolly.data.response import compact
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else compact(value)
+
+
+def write(body: bytes, names: Sequence[str]) -> bytes:
+    """The rows of a JSON array, with a line of names. null is an empty field, JSON stands as JSON."""
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(names)
+    for row in json.loads(body):
+        lines.writerow([_cell(row.get(name)) for name in names])
+    return text.getvalue().encode()
+
+
+def read(raw: bytes) -> list[dict[str, Any]]:
+    """The rows of a CSV text whose first line holds the names. ``NULL`` without quotes is null."""
+    try:
+        lines = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise refuse(f"The body is not CSV: {str(error)[:200]}.") from None
+    names, *rows = lines or [[]]
+    if len(set(names)) < len(names) or not all(names):
+        raise refuse("The first line of the CSV must name each column once.")
+    found: list[dict[str, Any]] = []
+    for number, row in enumerate(rows, 2):
+        if not row:
+            continue
+        if len(row) != len(names):
+            raise refuse(f"Line {number} of the CSV has {len(row)} fields, the first line {len(names)}.")
+        found.append({name: None if value == "NULL" else value for name, value in zip(names, row, strict=True)})
+    return found
