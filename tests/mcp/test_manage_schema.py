@@ -274,12 +274,8 @@ async def test_tables_that_refer_to_each_other(schema: Manage) -> None:
     }
     await schema.apply(tables)
     assert (await schema.apply(tables))["applied"] == 0
-    assert (
-        await schema.value(
-            "select count(*) from pg_constraint where contype = 'f' and connamespace = 'public'::regnamespace"
-        )
-        == 3
-    )
+    ours = "contype = 'f' and connamespace = 'public'::regnamespace"
+    assert await schema.value(f"select count(*) from pg_constraint where {ours}") == 3
     await schema("apply", schema={"_drop": list(tables)})
     assert (await schema("get"))["schema"] == {"tables": {}}
 

@@ -158,7 +158,10 @@ class ColumnDiff:
         kept = self.now.default if self.type_now.stored == new.stored else None
         back = "drop default" if kept is None else f"set default {kept}"
         undo = f"{alter_column(self.table.name, self.name, back)};\ndrop sequence {sequence}"
-        self.found.append(Step(Phase.ALTER_COLUMNS, ";\n".join(actions), f"Count {self._place} up as {new.name}", undo))
+        description = f"Count {self._place} up as {new.name}"
+        # The count starts after the largest of all values, so every row must be seen.
+        seen = (self.table.name,)
+        self.found.append(Step(Phase.ALTER_COLUMNS, ";\n".join(actions), description, undo, joins=seen))
 
     # Default and nulls
 

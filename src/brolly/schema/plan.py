@@ -51,7 +51,7 @@ class Rows:
 class Step:
     """One statement. ``undo`` is its inverse; empty when there is none.
 
-    ``joins`` names the tables whose rows Postgres compares for it.
+    ``joins`` names the tables of which it must see every row.
     """
 
     phase: Phase

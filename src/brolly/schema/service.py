@@ -129,8 +129,8 @@ async def apply_schema(deps: Deps, caller: Caller, params: Apply) -> dict[str, A
 
 
 async def _take(conn: Connection, plan: Plan, forced: frozenset[str]) -> None:
-    """Run the steps. Foreign keys, which come last, are checked with the eyes of the owner: on a table whose
-    row-level security binds the owner too, it would see no rows, and take a broken reference for a whole one.
+    """Run the steps. Foreign keys are checked with the eyes of the owner: on a table whose row-level security
+    binds the owner too, it would see no rows, and take a broken reference for a whole one. So would a new sequence.
     """
     unbound: set[str] = set()
     for step in plan.steps:
