@@ -261,3 +261,31 @@ async def test_csv_and_gzip(base: str, http: httpx.AsyncClient) -> None:
     assert len(json.loads(page.content)) == 1000
     # Without a key to tell rows apart the next page is found by number.
     assert page.headers["link"] == f'<http://brolly.test{base}/loose?limit=1000&offset=1000>; rel="next"'
+
+
+async def test_end_users_come_with_their_tokens(
+    deps: Deps, app: App, base: str, http: httpx.AsyncClient, table: Any
+) -> None:
+    from brolly.apps import provision
+
+    await http.post(f"/v1/{app.id}/rls", json={"table_name": "notes", "user_column": "owner"})
+    async with http_client(deps) as nobody:
+        signed = await nobody.post(
+            f"/auth/{app.id}/signup", json={"email": "a@example.com", "password": "Correct-1-horse"}
+        )
+        token = signed.json().get("access_token")
+        if token is None:
+            login = {"email": "a@example.com", "password": "Correct-1-horse"}
+            token = (await nobody.post(f"/auth/{app.id}/login", json=login)).json()["access_token"]
+    async with http_client(deps, token) as user:
+        me = (await user.get(f"/auth/{app.id}/me")).json()
+        made = await user.post(f"{base}/notes", json={"title": "mine"})
+        assert (made.status_code, made.json()["owner"]) == (201, me.get("user", me)["id"])
+        assert [row["title"] for row in (await user.get(f"{base}/notes")).json()] == ["mine"]
+        role = {"X-Butterbase-As-Role": "anon"}
+        assert code(await user.get(f"{base}/notes", headers=role)) == (403, "AUTH_IMPERSONATION_FORBIDDEN")
+        other, _ = await provision.create(deps, app.account_id, "other", "self-hosted")
+        try:
+            assert code(await user.get(f"/v1/{other}/notes")) == (401, "AUTH_INVALID_END_USER_JWT")
+        finally:
+            await provision.delete(deps, await deps.registry.find(other))

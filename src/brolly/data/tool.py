@@ -8,7 +8,7 @@ SELECT_ROWS = Tool(
     "Read rows",
     'Rows as service or as_role. filters: {column: "op.value"} (array: all hold), op: '
     "eq neq gt gte lt lte like ilike is in fts, also not.op; in.(a,b).",
-    {"": Action(service.select_rows, service.SelectRows, effect=READ)},
+    {"": Action(service.select_rows, service.SelectRows, effect=READ, target="table")},
     resource="row",
 )
 
@@ -16,7 +16,7 @@ INSERT_ROW = Tool(
     "insert_row",
     "Insert row",
     "Store one row as service, or as_role to test policies; answers the stored row.",
-    {"": Action(service.insert_row, service.InsertRow, idempotent=False, verb="create")},
+    {"": Action(service.insert_row, service.InsertRow, idempotent=False, verb="create", target="table")},
     resource="row",
 )
 
@@ -24,6 +24,10 @@ SEED_DATABASE = Tool(
     "seed_database",
     "Insert many rows",
     "Store 1 to 100 rows as service, each by itself: what fails is listed, the rest stays.",
-    {"": Action(seed.seed_database, seed.SeedDatabase, idempotent=False, event="row.seed", verb="create")},
+    {
+        "": Action(
+            seed.seed_database, seed.SeedDatabase, idempotent=False, event="row.seed", verb="create", target="table"
+        )
+    },
     resource="row",
 )

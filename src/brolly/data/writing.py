@@ -10,7 +10,7 @@ from brolly.core.errors import AppError
 from brolly.data import changes, query, service
 from brolly.data.access import is_closed, refusal
 from brolly.data.constraint import explain
-from brolly.data.plan import ReadPlan
+from brolly.data.plan import Embedding, ReadPlan
 from brolly.data.query_string import RowsQuery, refuse
 from brolly.data.request import InsertRequest, shown
 from brolly.data.values import InsertPlan, of_texts, plan_insert
@@ -131,6 +131,12 @@ async def _store(
     return found, bodies
 
 
+def _narrows(plan: ReadPlan) -> bool:
+    """Whether a filter leaves out rows, be it a filter on rows that each must have."""
+    inner = [o.plan for o in plan.outputs if isinstance(o, Embedding) and o.inner]
+    return bool(plan.conditions) or any(map(_narrows, inner))
+
+
 def _chosen(table: Table, asked: RowsQuery, back: ReadPlan, row_id: str | None) -> ReadPlan:
     """The rows to write: by primary key, or by filters, of which there must be one."""
     if asked.ignored:
@@ -139,7 +145,7 @@ def _chosen(table: Table, asked: RowsQuery, back: ReadPlan, row_id: str | None) 
         )
     if row_id is not None:
         return by_id(table, back, row_id)
-    if not back.conditions:
+    if not _narrows(back):
         raise refuse(
             f"Without a filter this would reach every row of {table.name}. Name the rows, for example ?id=eq.1."
         )

@@ -13,6 +13,8 @@ from brolly.core.errors import AppError
 
 RETRY_AFTER = 2
 _COLUMN_IN_DETAIL = re.compile(r"Key \((.+?)\)=")
+# A text that is no tsvector is told as a syntax error, though it is a value like any other.
+_NO_TSVECTOR = ("syntax error in ts", "there is no escaped character")
 
 _BY_STATE = {
     "23505": "VALIDATION_UNIQUE_CONSTRAINT_VIOLATION",
@@ -69,7 +71,7 @@ def _from_state(error: asyncpg.PostgresError, state: str) -> AppError | None:
         return AppError("AUTH_RLS_REQUIRES_USER_JWT", "This needs a signed-in user.")
     if code := _BY_STATE.get(state):
         return AppError(code, str(error.args[0] if error.args else error), details=_details(error))
-    if state[:2] == "22":
+    if state[:2] == "22" or (state == "42601" and str(error).startswith(_NO_TSVECTOR)):
         return AppError("VALIDATION_INVALID_INPUT", str(error.args[0]), details=_details(error))
     return None
 
