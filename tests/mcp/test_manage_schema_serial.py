@@ -8,6 +8,8 @@ import pytest
 
 from brolly.registry import App
 
+USER = "11111111-1111-4111-8111-111111111111"
+
 
 @pytest.mark.parametrize("secured", [False, True])
 async def test_a_count_starts_after_the_largest_value(mcp: Any, app: App, secured: bool) -> None:
@@ -23,8 +25,8 @@ async def test_a_count_starts_after_the_largest_value(mcp: Any, app: App, secure
         await mcp("manage_rls", action="create_user_isolation", app_id=app.id, table_name="t", user_column="user_id")
     await mcp("seed_database", app_id=app.id, table="t", rows=[{"n": 7}, {"n": 41}])
     await schema(type="serial")
-    row = await mcp("insert_row", app_id=app.id, table="t", data={})
-    assert "42" in str(row)
+    row = await mcp("insert_row", app_id=app.id, table="t", data={"user_id": USER})
+    assert "'n': 42" in str(row)
     await schema(type="integer")
-    row = await mcp("insert_row", app_id=app.id, table="t", data={"n": None})
-    assert "None" in str(row)
+    row = await mcp("insert_row", app_id=app.id, table="t", data={"n": None, "user_id": USER})
+    assert "'n': None" in str(row)
