@@ -1,6 +1,7 @@
 """End users: signing up, in and out, and the tokens that prove it."""
 
 from brolly.auth.routes import routes
+from brolly.auth.tool import MANAGE_AUTH_CONFIG, MANAGE_AUTH_USERS
 from brolly.core.slice import Slice
 
-SLICE = Slice("auth", routes=routes)
+SLICE = Slice("auth", tools=(MANAGE_AUTH_USERS, MANAGE_AUTH_CONFIG), routes=routes)

@@ -15,7 +15,7 @@ from brolly.pg.pool import Connection
 from brolly.pg.session import as_platform
 from brolly.registry import App
 
-SIGN_IN = "Sign in at POST /auth/{app_id}/login and send its access_token; butterbase_docs explains it under auth."
+SIGN_IN = "Sign in at POST /auth/{app_id}/login and send its access_token; manage_auth_users list shows who can."
 
 
 async def open_app(deps: Deps, app_id: str) -> App:

@@ -13,11 +13,12 @@ from starlette.routing import Route
 from brolly.auth import mfa, recovery, service
 from brolly.auth.mail import deliver
 from brolly.auth.requests import read_body
+from brolly.auth.tool import MANAGE_AUTH_CONFIG, MANAGE_AUTH_USERS
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError, error_body
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
-from brolly.endpoint import Endpoint, caller_of, deps_of, json_body
+from brolly.endpoint import Arguments, Endpoint, caller_of, deps_of, endpoint, json_body
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -60,6 +61,17 @@ async def _keys(request: Request) -> Response:
     return JSONResponse(keys, headers={"Cache-Control": "public, max-age=300"})
 
 
+_JWT_SPELLINGS = {"access_token_ttl": "accessTokenTtl", "refresh_token_ttl_days": "refreshTokenTtlDays"}
+_USERS = "/v1/{app_id}/admin/auth/users"
+
+
+def _update(arguments: Arguments) -> tuple[str, Arguments]:
+    # Over HTTP the body is what is set.
+    ids = ("app_id", "user_id")
+    changes = {k: v for k, v in arguments.items() if k not in ids}
+    return "update", {**{k: arguments[k] for k in ids}, "set": changes}
+
+
 def _post(path: str, endpoint: Endpoint) -> Route:
     return Route(f"/auth/{{app_id}}/{path}", endpoint, methods=["POST"])
 
@@ -81,4 +93,16 @@ routes = [
     Route("/auth/{app_id}/mfa", _for_user(mfa.remove, mfa.FactorCode), methods=["DELETE"]),
     Route("/auth/{app_id}/me", _for_user(service.get_me, AppParams), methods=["GET"]),
     Route("/auth/{app_id}/.well-known/jwks.json", _keys, methods=["GET"]),
+    Route(_USERS, endpoint(MANAGE_AUTH_USERS, "list"), methods=["GET"]),
+    Route(_USERS, endpoint(MANAGE_AUTH_USERS, "import"), methods=["POST"]),
+    Route(_USERS + "/{user_id}", endpoint(MANAGE_AUTH_USERS, "get"), methods=["GET"]),
+    Route(_USERS + "/{user_id}", endpoint(MANAGE_AUTH_USERS, prepare=_update), methods=["PATCH"]),
+    Route(_USERS + "/{user_id}", endpoint(MANAGE_AUTH_USERS, "delete"), methods=["DELETE"]),
+    Route("/v1/{app_id}/auth/outbox", endpoint(MANAGE_AUTH_USERS, "outbox"), methods=["GET"]),
+    Route(
+        "/v1/{app_id}/config/jwt",
+        endpoint(MANAGE_AUTH_CONFIG, "update_jwt", rename=_JWT_SPELLINGS),
+        methods=["PATCH"],
+    ),
+    Route("/v1/{app_id}/config/auth-hooks", endpoint(MANAGE_AUTH_CONFIG, "configure_auth_hook"), methods=["PATCH"]),
 ]

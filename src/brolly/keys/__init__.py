@@ -2,6 +2,7 @@
 
 from brolly.core.slice import Slice
 from brolly.keys.routes import routes
-from brolly.keys.tool import MANAGE_API_KEYS, MANAGE_AUTH_CONFIG
+from brolly.keys.service import mint_key
+from brolly.keys.tool import MANAGE_API_KEYS
 
-SLICE = Slice("keys", tools=(MANAGE_AUTH_CONFIG, MANAGE_API_KEYS), routes=routes)
+SLICE = Slice("keys", tools=(MANAGE_API_KEYS,), routes=routes, provides={"mint_key": mint_key})

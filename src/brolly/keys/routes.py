@@ -3,7 +3,7 @@
 from starlette.routing import Route
 
 from brolly.endpoint import Arguments, endpoint
-from brolly.keys.tool import MANAGE_API_KEYS, MANAGE_AUTH_CONFIG
+from brolly.keys.tool import GENERATE_KEY, MANAGE_API_KEYS
 
 
 def _list(arguments: Arguments) -> tuple[str, Arguments]:
@@ -14,7 +14,7 @@ def _list(arguments: Arguments) -> tuple[str, Arguments]:
 routes = [
     Route(
         "/api-keys",
-        endpoint(MANAGE_AUTH_CONFIG, "generate_service_key", status=201, rename={"target_app_id": "app_id"}),
+        endpoint(GENERATE_KEY, status=201, rename={"target_app_id": "app_id"}),
         methods=["POST"],
     ),
     Route("/api-keys", endpoint(MANAGE_API_KEYS, prepare=_list), methods=["GET"]),

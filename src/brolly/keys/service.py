@@ -89,6 +89,11 @@ async def generate_key(deps: Deps, caller: Caller, params: GenerateKey) -> dict[
     }
 
 
+async def mint_key(deps: Deps, caller: Caller, **arguments: Any) -> dict[str, Any]:
+    """As ``generate_key``, for other slices (a capability)."""
+    return await generate_key(deps, caller, GenerateKey(**arguments))
+
+
 async def _insert(deps: Deps, account_id: str, name: str, key: str, scopes: list[str]) -> Any:
     return await deps.control.fetchrow(
         "insert into brolly.api_keys (account_id, name, key_hash, key_prefix, scopes) values ($1, $2, $3, $4, $5) "

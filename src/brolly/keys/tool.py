@@ -1,24 +1,18 @@
-"""manage_api_keys, and the part of manage_auth_config that makes keys."""
+"""manage_api_keys, and the table behind ``POST /api-keys``."""
 
 from brolly.core.tool import DESTROY, READ, Action, Tool
 from brolly.keys import service
 
-MANAGE_AUTH_CONFIG = Tool(
-    "manage_auth_config",
-    "Configure authentication",
-    "Service keys; the key is shown once.",
+GENERATE_KEY = Tool(
+    "generate_service_key",
+    "Make a service key",
+    "Make a service key; it is shown once.",
     {
-        "generate_service_key": Action(
-            service.generate_key,
-            service.GenerateKey,
-            "scope read: read-only",
-            idempotent=False,
-            event="api_key.create",
-            verb="create",
-        ),
+        "": Action(service.generate_key, service.GenerateKey, idempotent=False, event="api_key.create", verb="create"),
     },
     resource="api_key",
 )
+"""Not an MCP tool: there it is an action of manage_auth_config, which reaches it as the capability ``mint_key``."""
 
 MANAGE_API_KEYS = Tool(
     "manage_api_keys",
