@@ -35,7 +35,7 @@ from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.core.pages import tool_pages
 from brolly.core.tokens import derive
-from brolly.core.tool import Pending, Tool
+from brolly.core.tool import READ_BY_CLIENT, Pending, Tool
 from brolly.deps import Deps
 from brolly.identity import identify
 
@@ -137,8 +137,8 @@ class BrollyServer(MCPServer[Any]):
             if tool is None:
                 raise _no_tool(name, list(tools))
 
-            async def confirm(question: str, given: bool) -> None:
-                await _ask(context, question, given)
+            async def confirm(question: str, given: bool, call: str) -> None:
+                await _ask(context, question, given, call)
 
             result = await tool.call(self._deps, caller, arguments, confirm)
         except Pending as pending:
@@ -191,7 +191,7 @@ def _no_tool(name: str, names: list[str]) -> AppError:
     )
 
 
-async def _ask(context: Context[Any, Any] | None, question: str, given: bool) -> None:
+async def _ask(context: Context[Any, Any] | None, question: str, given: bool, call: str) -> None:
     """Ask before something is lost: the person where the client can, else by ``confirm: true``."""
     capabilities = context.client_capabilities if context is not None else None
     if context is None or capabilities is None or capabilities.elicitation is None:
@@ -213,7 +213,9 @@ async def _ask(context: Context[Any, Any] | None, question: str, given: bool) ->
             "The user did not agree, so nothing was changed.",
             remediation="Do not repeat the call unless the user asks for it; manage_app list shows what exists.",
         )
-    raise AppError("CONFIRMATION_REQUIRED", question, details={"confirm": True})
+    raise AppError(
+        "CONFIRMATION_REQUIRED", question, remediation=f"Ask the user, then repeat {call} with confirm: true."
+    )
 
 
 def _answer(context: Context[Any, Any], question: str) -> bool:
@@ -288,11 +290,14 @@ class McpEntrance:
         )
         if caller.kind != "service":
             raise AppError("AUTH_REQUIRED", "The MCP endpoint needs a service key.")
-        return replace(caller, scopes=caller.scopes | self._limits(headers))
+        limits = self._limits(headers)
+        if caller.read_only:
+            limits -= {READ_BY_CLIENT}
+        return replace(caller, scopes=caller.scopes | limits)
 
     def _limits(self, headers: Mapping[str, str]) -> frozenset[str]:
         """What a client asks to be held to, as ``brolly mcp --read-only`` does. It only ever narrows."""
-        limits = {"read"} if headers.get("x-brolly-read-only", "") not in ("", "0") else set[str]()
+        limits = {"read", READ_BY_CLIENT} if headers.get("x-brolly-read-only", "") not in ("", "0") else set[str]()
         for name in filter(None, headers.get("x-brolly-tools", "").split(",")):
             if name not in self._deps.tools:
                 raise _no_tool(name, list(self._deps.tools))

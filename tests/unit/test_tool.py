@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError
@@ -29,6 +29,18 @@ class Make(AppParams):
 
 class Drop(AppParams):
     table_name: str
+
+
+class Part(Params):
+    name: str = Field(min_length=1, max_length=5)
+
+
+class Build(AppParams):
+    parts: list[Part] = Field(min_length=1, max_length=2)
+    whole: bool = False
+    when: AwareDatetime | None = None
+    as_role: Literal["anon", "user"] | None = None
+    as_user: str | None = None
 
 
 def text(value: Any) -> dict[str, Any]:
@@ -61,6 +73,7 @@ TOOL = Tool(
     aliases={"search": "find"},
 )
 ALONE = Tool("look", "Look", "Look around.", {"": Action(echo, Find, effect=READ)}, resource="view")
+BUILD = Tool("build", "Build", "Build it.", {"": Action(echo, Build, target="as_user")}, resource="building")
 OWNER = Caller("service", account_id="a", key_id="k", scopes=frozenset({"*"}))
 
 
@@ -75,9 +88,9 @@ class Host:
         self.events.append(event)
 
 
-async def agree(question: str, given: bool) -> None:
+async def agree(question: str, given: bool, call: str) -> None:
     if not given:
-        raise AppError("CONFIRMATION_REQUIRED", question)
+        raise AppError("CONFIRMATION_REQUIRED", question, details={"call": call})
 
 
 async def call(tool: Tool = TOOL, caller: Caller = OWNER, host: Host | None = None, **arguments: Any) -> Any:
@@ -110,7 +123,7 @@ async def test_an_unknown_action_is_answered_with_the_nearest_and_all(action: st
     assert error.code == "VALIDATION_INVALID_SCHEMA"
     assert error.message.endswith(hint or f"{action!r}.")
     assert error.remediation == "Call manage_things with action set to one of: find, make, drop, break."
-    assert error.details == {"allowed": ["find", "make", "drop", "break"]}
+    assert error.details is None
 
 
 @pytest.mark.parametrize("arguments", [{}, {"action": None}])
@@ -134,7 +147,11 @@ async def test_an_unknown_parameter_is_named_with_the_nearest(sent: str, near: s
     assert error.code == "VALIDATION_INVALID_SCHEMA"
     assert f"{sent} does not belong here" in error.message
     assert (f"Did you mean {near}?" in error.message) == bool(near)
-    assert error.details["allowed"] == ["app_id", "table_name", "columns", "options", "note"]
+    assert not error.message.endswith("?.")
+    assert error.remediation == (
+        "Call manage_things with action make and app_id, table_name, columns, options?, note?."
+    )
+    assert error.details is None
 
 
 async def test_a_parameter_of_another_action_is_refused() -> None:
@@ -156,6 +173,41 @@ async def test_everything_that_is_wrong_is_said_at_once() -> None:
 async def test_limits_that_are_not_advertised_hold_all_the_same(limit: Any) -> None:
     assert "maximum" not in TOOL.input_schema()["properties"]["limit"]
     assert "limit: " in (await refused(action="find", app_id="x", limit=limit)).message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"parts": [3]}, "parts.0: must be an object."),
+        ({"parts": 3}, "parts: must be an array."),
+        ({"parts": []}, "parts: has 0 items, at least 1."),
+        ({"parts": [{"name": "a"}] * 3}, "parts: has 3 items, at most 2."),
+        ({"parts": [{"name": ""}]}, "parts.0.name: must not be empty."),
+        ({"parts": [{"name": "abcdef"}]}, "parts.0.name: has more than 5 characters."),
+        ({"parts": [{"name": 1}]}, "parts.0.name: must be a text."),
+        ({"parts": [{}]}, "parts.0.name is missing."),
+        ({"whole": "perhaps"}, "whole: must be true or false."),
+        ({"when": "2026-01-01T00:00:00"}, "when: must be a time with a zone, such as 2026-01-31T12:00:00Z."),
+        ({"as_role": "admin"}, "as_role: must be 'anon' or 'user'."),
+        ({"as_role": "service"}, "as_role: must be 'anon' or 'user'; leave as_role out to act as service."),
+    ],
+)
+async def test_what_is_wrong_is_said_in_the_words_of_json(wrong: dict[str, Any], said: str) -> None:
+    error = await refused(BUILD, **({"app_id": "x", "parts": [{"name": "a"}]} | wrong))
+    assert error.message == f"build: {said}"
+
+
+async def test_each_problem_is_a_sentence_of_its_own() -> None:
+    error = await refused(action="make", app_id="x", columns=3, tableName="t")
+    assert error.message == (
+        "manage_things make: table_name is missing. columns: must be an array. "
+        "tableName does not belong here. Did you mean table_name?"
+    )
+
+
+async def test_the_form_of_a_call_that_asks_names_confirm() -> None:
+    error = await refused(action="drop", app_id="x")
+    assert error.remediation == "Call manage_things with action drop and app_id, table_name, confirm?."
 
 
 async def test_arrays_and_objects_may_come_as_json_text() -> None:
@@ -191,6 +243,7 @@ async def test_a_blank_unknown_parameter_is_still_unknown() -> None:
 async def test_what_is_lost_is_asked_for_first() -> None:
     error = await refused(action="drop", app_id="x", table_name="t")
     assert (error.code, error.message) == ("CONFIRMATION_REQUIRED", "Drop t with 2 rows?")
+    assert error.details == {"call": "manage_things drop"}
     assert await call(action="drop", app_id="x", table_name="t", confirm=True) == {"app_id": "x", "table_name": "t"}
     assert await call(action="drop", app_id="x", table_name="empty") == {"app_id": "x", "table_name": "empty"}
 
@@ -210,7 +263,7 @@ async def test_read_only_hides_and_refuses_what_changes() -> None:
         assert (
             await refused(caller=caller, host=host, action="drop", app_id="x", table_name="t")
         ).code == "AUTH_FORBIDDEN"
-        assert (await refused(caller=caller, host=host, action="nope")).details == {"allowed": ["find"]}
+        assert (await refused(caller=caller, host=host, action="nope")).remediation.endswith(" one of: find.")
         assert await call(caller=caller, host=host, action="find", app_id="x") == {"app_id": "x"}
         assert [e.success for e in host.events] == [False, True]
     assert list(TOOL.input_schema(read_only=True)["properties"]) == ["action", "app_id", "limit", "kind", "note"]
@@ -283,10 +336,32 @@ async def test_every_outcome_is_recorded_once() -> None:
     assert host.events[3].error_message == "internal error"
 
 
+async def test_whom_a_call_acted_as_is_recorded() -> None:
+    host = Host()
+    await call(BUILD, host=host, app_id="x", parts=[{"name": "a"}], as_role="user", as_user="u\x00\ud800" + "x" * 300)
+    await call(BUILD, host=host, app_id="x", parts=[{"name": "a"}])
+    first, second = host.events
+    assert first.event_data["as_role"] == "user"
+    assert first.event_data["as_user"] == first.resource_id == "u??" + "x" * 197
+    assert {"as_role", "as_user"}.isdisjoint(second.event_data)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "why"),
+    [
+        ({"*", "read"}, "This key has the scope read"),
+        ({"*", "read", "read:client"}, "This client asked for read-only mode"),
+    ],
+)
+async def test_who_asked_for_reads_alone_is_said(scopes: set[str], why: str) -> None:
+    reader = Caller("service", account_id="a", scopes=frozenset(scopes))
+    assert (await refused(caller=reader, action="drop", app_id="x", table_name="t")).message.startswith(why)
+
+
 async def test_a_question_to_the_person_is_not_an_outcome() -> None:
     host = Host()
 
-    async def later(question: str, given: bool) -> None:
+    async def later(question: str, given: bool, call: str) -> None:
         raise Pending("form")
 
     with pytest.raises(Pending):

@@ -18,10 +18,12 @@ from typing import Any, Protocol, cast
 import anyio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from brolly.core.audit_event import AuditEvent, acted_as, kept
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.flat_schema import Schema, flat_object, properties_of
 from brolly.core.settings import Settings
+from brolly.core.wording import in_json, sentence
 
 
 class Effect(StrEnum):
@@ -33,6 +35,8 @@ class Effect(StrEnum):
 
 
 READ, WRITE, DESTROY = Effect.READ, Effect.WRITE, Effect.DESTROY
+READ_BY_CLIENT = "read:client"
+"""Stands beside the scope ``read`` where the client asked for it and the key has it not."""
 
 
 class Params(BaseModel):
@@ -47,24 +51,6 @@ class AppParams(Params):
     app_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
-    """What happened, for the audit log. Never holds secrets or row values."""
-
-    account_id: str | None
-    app_id: str
-    category: str
-    event_type: str
-    action: str
-    resource_type: str
-    resource_id: str | None
-    caller: Caller
-    event_data: Mapping[str, Any]
-    success: bool
-    error_message: str | None
-    durable: bool
-
-
 class Host(Protocol):
     """What running an action needs of its surroundings; ``Deps`` fulfils it."""
 
@@ -75,9 +61,9 @@ class Host(Protocol):
 
 
 Run = Callable[[Any, Caller, Any], Awaitable[Any]]
-Confirm = Callable[[str, bool], Awaitable[None]]
-"""Asks the person the question; ``True`` says that the call carried ``confirm: true``.
-Returns when they agreed, raises ``AppError`` or ``Pending`` otherwise."""
+Confirm = Callable[[str, bool, str], Awaitable[None]]
+"""Asks the person the question; ``True`` says that the call carried ``confirm: true``, the last text names
+the call (``manage_schema apply``). Returns when they agreed, raises ``AppError`` or ``Pending`` otherwise."""
 
 
 class Pending(Exception):  # noqa: N818 - not a failure
@@ -220,7 +206,7 @@ class Tool:
         given = args.pop("confirm", False) if self._confirms(label) else False
 
         async def ask(question: str) -> None:
-            await confirm(question, given is True)
+            await confirm(question, given is True, self._name(label))
 
         return await self.run(host, caller, label, args, ask)
 
@@ -240,12 +226,11 @@ class Tool:
         started = time.perf_counter()
         error: AppError | None = None
         asked = False
-        app_id, target = "_platform", None
+        app_id, params = "_platform", None
         try:
             self._permit(host, caller, label, action)
             params = self.parse(label, arguments)
             app_id = getattr(params, "app_id", None) or "_platform"
-            target = getattr(params, action.target, None) if action.target else None
             if ask is not None and action.loses is not None:
                 question = await action.loses(host, caller, params)
                 if question is not None:
@@ -268,7 +253,7 @@ class Tool:
             if not asked:
                 # What was done is recorded even when the client has gone in the meantime.
                 with anyio.move_on_after(10, shield=True):
-                    await host.record(self._event(label, action, caller, app_id, target, started, error))
+                    await host.record(self._event(label, action, caller, app_id, params, started, error))
 
     def parse(self, label: str, arguments: Mapping[str, Any]) -> Params:
         """The arguments as the action's parameters model; raises one error that names all that is wrong."""
@@ -286,14 +271,22 @@ class Tool:
     def _permit(self, host: Host, caller: Caller, label: str, action: Action) -> None:
         if caller.kind != "service":
             raise AppError("AUTH_REQUIRED", f"{self.name} needs a service key.")
-        if action.effect is not READ and (host.settings.read_only or caller.read_only):
-            why = "This server is in read-only mode" if host.settings.read_only else "This key has the scope read"
-            raise AppError(
-                "AUTH_FORBIDDEN",
-                f"{why}; {self.name} {label} changes data.".replace("  ", " "),
-                remediation="Use a key without the scope read on a server that is not read-only; "
-                "select_rows and manage_schema get work as they are.",
-            )
+        if action.effect is READ or not (host.settings.read_only or caller.read_only):
+            return
+        why, remedy = "This key has the scope read", "Use a key without the scope read"
+        if host.settings.read_only:
+            why, remedy = "This server is in read-only mode", "Use a server that is not read-only"
+        elif READ_BY_CLIENT in caller.scopes:
+            why = "This client asked for read-only mode, by BROLLY_READ_ONLY or --read-only of brolly mcp"
+            remedy = "Ask the user to take that out of the client's MCP configuration"
+        raise AppError(
+            "AUTH_FORBIDDEN",
+            f"{why}; {self._name(label)} changes data.",
+            remediation=f"{remedy}; select_rows and manage_schema get work as they are.",
+        )
+
+    def _name(self, label: str) -> str:
+        return f"{self.name} {label}".strip()
 
     def _pick(self, label: Any, read_only: bool) -> str:
         label = self.aliases.get(label, label) if isinstance(label, str) else label
@@ -305,7 +298,6 @@ class Tool:
             "VALIDATION_INVALID_SCHEMA" if label is not None else "VALIDATION_MISSING_FIELD",
             what + (_nearest(label, offered) if isinstance(label, str) else ""),
             remediation=f"Call {self.name} with action set to one of: {', '.join(offered)}.",
-            details={"allowed": offered},
         )
 
     def _confirms(self, label: str) -> bool:
@@ -318,35 +310,34 @@ class Tool:
 
     def _invalid(self, label: str, e: ValidationError) -> AppError:
         fields = list(properties_of(self.actions[label].params)[0])
-        name = f"{self.name} {label}".strip()
         said: list[str] = []
         missing = False
-        for err in e.errors(include_url=False, include_input=False, include_context=False):
+        for err in e.errors(include_url=False):
             where = ".".join(map(str, err["loc"])) or "arguments"
             if err["type"] == "missing":
                 missing = missing or len(err["loc"]) == 1
                 said.append(f"{where} is missing")
             elif err["type"] == "extra_forbidden" and len(err["loc"]) == 1:
-                said.append(f"{where} does not belong here.{_nearest(where, fields)}".rstrip("."))
+                said.append(f"{where} does not belong here.{_nearest(where, fields)}")
             elif err["type"] == "extra_forbidden":
                 said.append(f"{where} is not a known key")
             else:
-                said.append(f"{where}: {err['msg'].removeprefix('Value error, ')}")
+                said.append(f"{where}: {in_json(err)}")
         return AppError(
             "VALIDATION_MISSING_FIELD" if missing else "VALIDATION_INVALID_SCHEMA",
-            f"{name}: {'; '.join(said)}.",
+            f"{self._name(label)}: {' '.join(map(sentence, said))}",
             remediation=f"Call {self._form(label)}.",
-            details={"issues": said, "allowed": fields},
         )
 
     def _form(self, label: str) -> str:
         found, required = properties_of(self.actions[label].params)
-        names = ", ".join(n if n in required else n + "?" for n in found)
-        return (
-            f"{self.name} with {names or 'no parameters'}"
-            if not label
-            else (f"{self.name} with action {label}" + (f" and {names}" if names else ""))
-        )
+        names = [n if n in required else n + "?" for n in found]
+        if self.actions[label].loses is not None and "confirm" not in found:
+            names.append("confirm?")
+        listed = ", ".join(names)
+        if not label:
+            return f"{self.name} with {listed or 'no parameters'}"
+        return f"{self.name} with action {label}" + (f" and {listed}" if listed else "")
 
     def _event(
         self,
@@ -354,13 +345,14 @@ class Tool:
         action: Action,
         caller: Caller,
         app_id: str,
-        target: Any,
+        params: Params | None,
         started: float,
         error: AppError | None,
     ) -> AuditEvent:
         data: dict[str, Any] = {"tool": self.name, "duration_ms": round((time.perf_counter() - started) * 1000, 2)}
         if label:
             data["action"] = label
+        data |= acted_as(params)
         if error is not None:
             data["code"] = error.code
         return AuditEvent(
@@ -370,7 +362,7 @@ class Tool:
             event_type=action.event or f"{self.resource}.{label or action.verb or _VERBS[action.effect]}",
             action=action.verb or _VERBS[action.effect],
             resource_type=self.resource,
-            resource_id=str(target) if target is not None else None,
+            resource_id=kept(getattr(params, action.target, None)) if action.target else None,
             caller=caller,
             event_data=data,
             success=error is None,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from brolly.core.errors import AppError
+from brolly.core.wording import in_json
 
 # The keys of each kind of object in a document, as its author writes them.
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -69,21 +69,13 @@ def problems_of(error: ValidationError) -> list[Problem]:
     found: list[Problem] = []
     for item in error.errors(include_url=False, include_input=False):
         loc = [str(part) for part in item["loc"] if part != "[key]"]
-        message = _in_json(item["msg"].removeprefix("Value error, "))
+        message = in_json(item)
         if item["type"] == "extra_forbidden":
             message = _unknown_key(loc)
         elif item["type"] == "missing":
             loc, message = loc[:-1], f"{loc[-1]} is missing"
         found.append(Problem(".".join(loc), message))
     return found
-
-
-def _in_json(message: str) -> str:
-    """pydantic speaks of Python; the document is JSON."""
-    message = re.sub(r" or (an )?instance of \w+", "", message)
-    return (
-        re.sub(r"^Input should be", "must be", message).replace("valid dictionary", "object").replace("a obj", "an obj")
-    )
 
 
 def _kind(loc: list[str]) -> str:
