@@ -16,6 +16,7 @@ from typing import Any, cast
 import anyio
 import httpx
 
+from brolly.bridge.question import Questions, question_in, with_confirm
 from brolly.bridge.server import Server
 from brolly.bridge.stdio import Stdio, say
 from brolly.bridge.wire import Message, headers_of, own_version, params_of, read_events
@@ -40,7 +41,11 @@ class Unreachable(Exception):  # noqa: N818 - becomes an answer
 class _Flight:
     """A request whose answer is awaited."""
 
+    message: Message
+    raw: bytes
     scope: anyio.CancelScope
+    may_ask: bool
+    question: str = ""  # what the server wants the person to be asked
 
 
 class Bridge:
@@ -49,6 +54,7 @@ class Bridge:
     def __init__(self, stdio: Stdio, server: Server, client: httpx.AsyncClient) -> None:
         self._stdio, self._server, self._client = stdio, server, client
         self._flights: dict[Any, _Flight] = {}
+        self._questions = Questions(self._answer)
         self._negotiated = ""  # the version that a handshake agreed on
 
     async def run(self) -> None:
@@ -83,14 +89,21 @@ class Bridge:
         if message.get("method") == "notifications/cancelled":
             self._cancel(message)
         elif "method" in message and isinstance(message.get("id"), str | int | float):
-            flight = _Flight(anyio.CancelScope())
+            flight = self._flight(message, raw)
             if (older := self._flights.get(message["id"])) is not None:
                 older.scope.cancel()
             self._flights[message["id"]] = flight
-            group.start_soon(self._request, message, raw, flight)
-        elif self._negotiated:
+            group.start_soon(self._request, flight)
+        elif not self._questions.take(message) and self._negotiated:
             group.start_soon(self._notify, message, raw)
         # Otherwise a notification of the stateless versions, which HTTP servers drop.
+
+    def _flight(self, message: Message, raw: bytes) -> _Flight:
+        if message["method"] == "initialize":
+            self._questions.introduced(message)
+        may_ask = self._questions.concern(message, self._negotiated)
+        # A model's own confirm: true is not a person's word.
+        return _Flight(message, with_confirm(message, False) if may_ask else raw, anyio.CancelScope(), may_ask)
 
     def _cancel(self, message: Message) -> None:
         """Closing the connection is what cancels over HTTP, in both eras, as the server keeps no sessions."""
@@ -106,10 +119,13 @@ class Bridge:
         except (AppError, httpx.HTTPError) as error:
             say(f"{message.get('method', 'an answer')} was not delivered: {error}")
 
-    async def _request(self, message: Message, raw: bytes, flight: _Flight) -> None:
+    async def _request(self, flight: _Flight) -> None:
+        message = flight.message
         try:
             with flight.scope:
-                await self._carry(message, raw)
+                await self._carry(flight)
+                if flight.question:
+                    await self._ask(flight)
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -120,13 +136,24 @@ class Bridge:
             if self._flights.get(message["id"]) is flight:
                 del self._flights[message["id"]]
 
-    async def _carry(self, message: Message, raw: bytes) -> None:
+    async def _ask(self, flight: _Flight) -> None:
+        """Ask the person; the call is repeated if they agree and refused if they do not."""
+        try:
+            await self._questions.ask(flight.question)
+        except AppError as error:
+            self._fail(flight.message, error)
+            return
+        flight.raw, flight.may_ask = with_confirm(flight.message, True), False
+        await self._carry(flight)
+
+    async def _carry(self, flight: _Flight) -> None:
         """Until it is answered: by the server, or by us with what went wrong."""
+        message = flight.message
         for attempt in (1, 2):
             base = ""
             try:
                 base = await self._server.base()
-                await self._exchange(base, message, raw)
+                await self._exchange(base, flight)
                 return
             except AppError as error:
                 self._fail(message, error)
@@ -137,12 +164,12 @@ class Bridge:
                     self._fail(message, _lost(base, lost))
                     return
 
-    async def _exchange(self, base: str, message: Message, raw: bytes) -> None:
+    async def _exchange(self, base: str, flight: _Flight) -> None:
         try:
             async with self._client.stream(
-                "POST", f"{base}/mcp", content=raw, headers=self._headers(message)
+                "POST", f"{base}/mcp", content=flight.raw, headers=self._headers(flight.message)
             ) as response:
-                await self._receive(response, message)
+                await self._receive(response, flight)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(str(error), sent=False) from error
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
@@ -150,29 +177,32 @@ class Bridge:
         except httpx.TransportError as error:
             raise Unreachable(str(error) or type(error).__name__, sent=True) from error
 
-    async def _receive(self, response: httpx.Response, message: Message) -> None:
+    async def _receive(self, response: httpx.Response, flight: _Flight) -> None:
         kind = response.headers.get("content-type", "")
         if response.status_code == 200 and kind.startswith("text/event-stream"):
-            await self._stream(response, message)
+            await self._stream(response, flight)
             return
         body = await response.aread()
         if response.status_code == 200 and kind.startswith("application/json"):
-            self._deliver(body, message)
+            self._deliver(body, flight)
         else:
-            self._refused(response, body, message)
+            self._refused(response, body, flight.message)
 
-    async def _stream(self, response: httpx.Response, message: Message) -> None:
+    async def _stream(self, response: httpx.Response, flight: _Flight) -> None:
         """Pass on each event's message; the one with our id is the answer."""
         async for data in read_events(response.aiter_bytes()):
-            if self._deliver(data, message):
+            if self._deliver(data, flight):
                 return
         raise Unreachable("the stream ended without an answer", sent=True)
 
-    def _deliver(self, data: bytes, message: Message) -> bool:
-        """Write a message of the server's; whether it was the answer."""
+    def _deliver(self, data: bytes, flight: _Flight) -> bool:
+        """Write a message of the server's, save one that we must ask about; whether it was the answer."""
         parsed: Message = json.loads(data)
         answer = "method" not in parsed and "id" in parsed
-        if answer and message["method"] == "initialize" and isinstance(parsed.get("result"), dict):
+        if answer and flight.may_ask and (question := question_in(parsed)):
+            flight.question = question
+            return True
+        if answer and flight.message["method"] == "initialize" and isinstance(parsed.get("result"), dict):
             self._negotiated = str(parsed["result"].get("protocolVersion", ""))
         self._stdio.write(json.dumps(parsed).encode() if b"\n" in data.strip() else data)
         return answer
