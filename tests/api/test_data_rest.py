@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from brolly.core.caller import Caller
 from brolly.deps import Deps
 from brolly.registry import App
 from tests.conftest import http_client, make_owner
@@ -264,7 +265,7 @@ async def test_csv_and_gzip(base: str, http: httpx.AsyncClient) -> None:
 
 
 async def test_end_users_come_with_their_tokens(
-    deps: Deps, app: App, base: str, http: httpx.AsyncClient, table: Any
+    deps: Deps, app: App, owner: Caller, base: str, http: httpx.AsyncClient
 ) -> None:
     from brolly.apps import provision
 
@@ -288,4 +289,4 @@ async def test_end_users_come_with_their_tokens(
         try:
             assert code(await user.get(f"/v1/{other}/notes")) == (401, "AUTH_INVALID_END_USER_JWT")
         finally:
-            await provision.delete(deps, await deps.registry.find(other))
+            await provision.delete(deps, await deps.registry.get(owner, other))

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from brolly.data import reading, tabular, writing
+from brolly.data import batch, reading, tabular, writing
 from brolly.data.query_string import RowsQuery, parse_query, refuse
 from brolly.data.reading import RowsPage
 from brolly.data.visit import Visit, visit
@@ -24,9 +24,9 @@ from brolly.endpoint import caller_of, deps_of
 
 # First words after the app that belong to other features; a table cannot be called like one.
 ROUTE_WORDS = frozenset((
-    "admin", "agents", "ai", "audit-logs", "auth", "batch", "billing", "chat", "config", "custom-domains",
+    "admin", "agents", "ai", "audit-logs", "auth", "billing", "chat", "config", "custom-domains",
     "durable-objects", "edge-ssr", "embeddings", "env", "fn", "frontend", "functions", "images", "integrations",
-    "kv", "mcp-servers", "migrations", "partners", "people", "rag", "realtime", "repo", "rls", "rpc", "schema",
+    "kv", "mcp-servers", "migrations", "partners", "people", "rag", "realtime", "repo", "rls", "schema",
     "secure", "videos", "webhook",
 ))  # fmt: skip
 _READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept, X-Butterbase-As-Role"}
@@ -34,14 +34,19 @@ _READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, A
 Handler = Callable[[Request, Visit, RowsQuery], Awaitable[Response]]
 
 
+async def _visit(request: Request) -> Visit:
+    """Who uses which app's data, from the path and the headers that choose a role."""
+    headers = request.headers
+    role, user = headers.get("x-butterbase-as-role") or None, headers.get("x-butterbase-as-user") or None
+    return await visit(deps_of(request), caller_of(request), request.path_params["app_id"], role, user)
+
+
 def _endpoint(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
     async def run(request: Request) -> Response:
         app_id, table = request.path_params["app_id"], request.path_params["table"]
         if not app_id.startswith("app_") or table in ROUTE_WORDS:
             raise HTTPException(404)
-        headers = request.headers
-        role, user = headers.get("x-butterbase-as-role") or None, headers.get("x-butterbase-as-user") or None
-        at = await visit(deps_of(request), caller_of(request), app_id, role, user)
+        headers, at = request.headers, await _visit(request)
         pairs = request.query_params.multi_items()
         asked = parse_query(table, pairs, ",".join(headers.getlist("prefer")), headers.get("range", ""))
         return await handlers["GET" if request.method == "HEAD" else request.method](request, at, asked)
@@ -190,6 +195,13 @@ async def _remove_one(request: Request, at: Visit, asked: RowsQuery) -> Response
     return JSONResponse({"deleted": True})
 
 
+async def _batch(request: Request) -> Response:
+    at = await _visit(request)
+    if request.query_params:
+        raise refuse("A batch takes no query parameters; filters stand in its steps.")
+    return Response(await batch.run(at, batch.parse(await _body(request))), media_type="application/json")
+
+
 _COLLECTION: Mapping[str, Handler] = {"GET": _list, "POST": _create, "PATCH": _change, "DELETE": _remove}
 _SINGLE: Mapping[str, Handler] = {"GET": _get, "PATCH": _change_one, "DELETE": _remove_one}
 # Small answers gain nothing from compression; the highest levels cost more time than they save.
@@ -199,6 +211,8 @@ _MIDDLEWARE = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=4)]
 def _route(path: str, handlers: Mapping[str, Handler]) -> Route:
     return Route(path, _endpoint(handlers), methods=list(handlers), middleware=_MIDDLEWARE)
 
+
+routes = [Route("/v1/{app_id}/batch", _batch, methods=["POST"], middleware=_MIDDLEWARE)]
 
 # Matched after every other feature's routes: a table may have any other name.
 last_routes = [_route("/v1/{app_id}/{table}", _COLLECTION), _route("/v1/{app_id}/{table}/{id}", _SINGLE)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from brolly.core.errors import AppError
 from brolly.data import changes, query, service
 from brolly.data.access import is_closed, refusal
 from brolly.data.constraint import explain
 from brolly.data.plan import Embedding, ReadPlan
-from brolly.data.query_string import RowsQuery, refuse
+from brolly.data.query_string import Preferences, RowsQuery, refuse
 from brolly.data.request import InsertRequest, shown
 from brolly.data.values import InsertPlan, of_texts, plan_insert
 from brolly.data.visit import Visit, by_id, discreet, no_row, opened, plan_rows, refuse_words, table_of
@@ -49,49 +49,6 @@ def _back(at: Visit, tables: Snapshot, asked: RowsQuery) -> ReadPlan:
     return plan
 
 
-async def run(connection: Any, statement: query.Statement, returning: bool) -> tuple[int, bytes | None]:
-    """How many rows the statement wrote, and these as a JSON array."""
-    if not returning:
-        tag = await connection.execute(statement.text, *statement.args)
-        return int(tag.rsplit(" ", 1)[-1]), None
-    row = await connection.fetchrow(statement.text, *statement.args)
-    return row["found"], row["body"]
-
-
-async def create(at: Visit, asked: RowsQuery, rows: Rows, *, texts: bool = False) -> Changed:
-    """Store the rows, all or none. ``texts``: each value is a text, as in CSV."""
-    refuse_words(asked, "select", "on_conflict", "columns")
-    require_writing(at)
-    tables = await at.tables()
-    table = table_of(at, tables, asked.request.table)
-    if asked.request.filters or asked.problems:
-        raise refuse("Filters do not go with POST.")
-    back = replace(_back(at, tables, asked), limit=len(rows))
-    plans = _plans(at, tables, table, [of_texts(table, row) for row in rows] if texts else rows)
-    conflict = _conflict(table, asked)
-    if is_closed(table, at.who):
-        raise refusal(table, at.who, "INSERT")
-    merge = asked.preferences.resolution == "merge-duplicates"
-    try:
-        found, bodies = await _store(at, plans, back if _wants_rows(asked) else None, conflict, merge)
-    except AppError as error:
-        # Answering a row needs the right to read it; a role may have the right to add it alone.
-        if error.code != "AUTH_RLS_POLICY_VIOLATION" or conflict or asked.preferences.returning is not None:
-            raise
-        found, bodies = await _store(at, plans, None, (), False)
-    return Changed(found, joined(bodies), back.names, table.primary_key)
-
-
-def _wants_rows(asked: RowsQuery) -> bool:
-    return asked.preferences.returning != "minimal"
-
-
-def joined(bodies: Sequence[bytes | None]) -> bytes | None:
-    """Several JSON arrays as one."""
-    kept = [body for body in bodies if body is not None]
-    return b"[" + b",".join(body[1:-1] for body in kept if body != b"[]") + b"]" if kept else None
-
-
 def _plans(at: Visit, tables: Snapshot, table: Table, rows: Rows) -> tuple[InsertPlan, ...]:
     if not rows:
         raise refuse(f"There are no rows for {table.name} in the body.")
@@ -112,23 +69,6 @@ def _conflict(table: Table, asked: RowsQuery) -> tuple[str, ...]:
     if not any(set(key) == set(columns) for key in keys):
         raise refuse("on_conflict takes the columns of a primary key or unique constraint.")
     return columns
-
-
-async def _store(
-    at: Visit, plans: Sequence[InsertPlan], back: ReadPlan | None, conflict: tuple[str, ...], merge: bool
-) -> tuple[int, list[bytes | None]]:
-    found, bodies, plan = 0, list[bytes | None](), plans[0]
-    try:
-        async with opened(at) as connection:
-            for plan in plans:
-                statement = changes.store(plan, back, conflict, merge)
-                count, body = await run(connection, statement, back is not None)
-                found += count
-                bodies.append(body)
-    except AppError as error:
-        async with opened(at, read_only=True) as connection:
-            raise await service.explain_insert(connection, at.who, plan, error) from error
-    return found, bodies
 
 
 def _narrows(plan: ReadPlan) -> bool:
@@ -152,26 +92,54 @@ def _chosen(table: Table, asked: RowsQuery, back: ReadPlan, row_id: str | None) 
     return back
 
 
-async def change(at: Visit, asked: RowsQuery, values: Mapping[str, Any], row_id: str | None = None) -> Changed:
-    """Give the chosen rows these values."""
+@dataclass(slots=True)
+class Work:
+    """Statements of one kind on one table. ``current`` is the rows' plan that is being done, for an error's words."""
+
+    table: Table
+    command: Literal["INSERT", "UPDATE", "DELETE"]
+    chosen: ReadPlan
+    steps: tuple[tuple[InsertPlan | None, query.Statement], ...]
+    returning: bool
+    current: InsertPlan | None = None
+
+
+def creation(at: Visit, tables: Snapshot, asked: RowsQuery, rows: Rows, *, texts: bool = False) -> Work:
+    """What stores the rows. ``texts``: each value is a text, as in CSV."""
+    refuse_words(asked, "select", "on_conflict", "columns")
+    table = table_of(at, tables, asked.request.table)
+    if asked.request.filters or asked.problems:
+        raise refuse("Filters do not go with new rows.")
+    back = replace(_back(at, tables, asked), limit=len(rows))
+    plans = _plans(at, tables, table, [of_texts(table, row) for row in rows] if texts else rows)
+    conflict = _conflict(table, asked)
+    if is_closed(table, at.who):
+        raise refusal(table, at.who, "INSERT")
+    merge = asked.preferences.resolution == "merge-duplicates"
+    returning = asked.preferences.returning != "minimal"
+    steps = tuple((plan, changes.store(plan, back if returning else None, conflict, merge)) for plan in plans)
+    return Work(table, "INSERT", back, steps, returning)
+
+
+def alteration(
+    at: Visit, tables: Snapshot, asked: RowsQuery, values: Mapping[str, Any], row_id: str | None = None
+) -> Work:
+    """What gives the chosen rows these values."""
     refuse_words(asked, "select", "columns")
-    require_writing(at)
-    tables = await at.tables()
     table = table_of(at, tables, asked.request.table)
     back = _back(at, tables, asked)
     chosen = _chosen(table, asked, back, row_id)
     (plan,) = _plans(at, tables, table, (values,))
     if is_closed(table, at.who):
         raise refusal(table, at.who, "UPDATE")
-    statement = changes.update(plan, chosen, back if _wants_rows(asked) else None)
-    return await _write(at, statement, chosen, "UPDATE", plan, _wants_rows(asked), row_id is not None)
+    returning = asked.preferences.returning != "minimal"
+    statement = changes.update(plan, chosen, back if returning else None)
+    return Work(table, "UPDATE", chosen, ((plan, statement),), returning)
 
 
-async def remove(at: Visit, asked: RowsQuery, row_id: str | None = None) -> Changed:
-    """Remove the chosen rows."""
+def removal(at: Visit, tables: Snapshot, asked: RowsQuery, row_id: str | None = None) -> Work:
+    """What removes the chosen rows."""
     refuse_words(asked, "select")
-    require_writing(at)
-    tables = await at.tables()
     table = table_of(at, tables, asked.request.table)
     back = _back(at, tables, asked)
     chosen = _chosen(table, asked, back, row_id)
@@ -179,39 +147,80 @@ async def remove(at: Visit, asked: RowsQuery, row_id: str | None = None) -> Chan
         raise refusal(table, at.who, "DELETE")
     returning = asked.preferences.returning == "representation"
     statement = changes.delete(chosen, back if returning else None)
-    return await _write(at, statement, chosen, "DELETE", None, returning, row_id is not None)
+    return Work(table, "DELETE", chosen, ((None, statement),), returning)
 
 
-async def _write(
-    at: Visit,
-    statement: query.Statement,
-    chosen: ReadPlan,
-    command: str,
-    plan: InsertPlan | None,
-    returning: bool,
-    single: bool,
-) -> Changed:
+async def perform(connection: Any, work: Work) -> Changed:
+    """Do it, in the transaction of the connection."""
+    found, bodies = 0, list[bytes]()
+    for plan, statement in work.steps:
+        work.current = plan
+        if work.returning:
+            row = await connection.fetchrow(statement.text, *statement.args)
+            found += row["found"]
+            bodies.append(row["body"])
+        else:
+            tag = await connection.execute(statement.text, *statement.args)
+            found += int(tag.rsplit(" ", 1)[-1])
+    return Changed(found, _joined(bodies) if work.returning else None, work.chosen.names, work.table.primary_key)
+
+
+def _joined(bodies: Sequence[bytes]) -> bytes:
+    """Several JSON arrays as one."""
+    return b"[" + b",".join(body[1:-1] for body in bodies if body != b"[]") + b"]"
+
+
+async def explained(at: Visit, work: Work, error: AppError) -> AppError:
+    """What the error was about, in the words of the table."""
+    if error.code == "AUTH_RLS_POLICY_VIOLATION":
+        return refusal(work.table, at.who, work.command, error.message)
+    async with opened(at, read_only=True) as connection:
+        if error.code == "VALIDATION_INVALID_INPUT":
+            found = await service.wrong_value(connection, work.chosen)
+            if found:
+                return found
+        if work.current is not None:
+            return await service.explain_insert(connection, at.who, work.current, error)
+    return explain(error, work.table)
+
+
+async def _done(at: Visit, work: Work) -> Changed:
     try:
         async with opened(at) as connection:
-            found, body = await run(connection, statement, returning)
+            return await perform(connection, work)
     except AppError as error:
-        async with opened(at, read_only=True) as connection:
-            raise await explained(connection, at, chosen, command, plan, error) from error
-    if single and not found:
-        raise no_row(chosen.table)
-    return Changed(found, body, chosen.names, chosen.table.primary_key)
+        raise await explained(at, work, error) from error
 
 
-async def explained(
-    connection: Any, at: Visit, chosen: ReadPlan, command: str, plan: InsertPlan | None, error: AppError
-) -> AppError:
-    """What the error of a change was about."""
-    if error.code == "AUTH_RLS_POLICY_VIOLATION":
-        return refusal(chosen.table, at.who, command, error.message)
-    if error.code == "VALIDATION_INVALID_INPUT":
-        found = await service.wrong_value(connection, chosen)
-        if found:
-            return found
-    if plan is not None:
-        return await service.explain_insert(connection, at.who, plan, error)
-    return explain(error, chosen.table)
+async def create(at: Visit, asked: RowsQuery, rows: Rows, *, texts: bool = False) -> Changed:
+    """Store the rows, all or none."""
+    require_writing(at)
+    tables = await at.tables()
+    work = creation(at, tables, asked, rows, texts=texts)
+    try:
+        return await _done(at, work)
+    except AppError as error:
+        # Answering a row needs the right to read it; a role may have the right to add it alone.
+        chosen = asked.preferences.returning or asked.preferences.resolution
+        if error.code != "AUTH_RLS_POLICY_VIOLATION" or chosen:
+            raise
+    quiet = replace(asked, preferences=Preferences(returning="minimal"))
+    return await _done(at, creation(at, tables, quiet, rows, texts=texts))
+
+
+async def change(at: Visit, asked: RowsQuery, values: Mapping[str, Any], row_id: str | None = None) -> Changed:
+    """Give the chosen rows these values."""
+    require_writing(at)
+    return _seen(await _done(at, work := alteration(at, await at.tables(), asked, values, row_id)), work, row_id)
+
+
+async def remove(at: Visit, asked: RowsQuery, row_id: str | None = None) -> Changed:
+    """Remove the chosen rows."""
+    require_writing(at)
+    return _seen(await _done(at, work := removal(at, await at.tables(), asked, row_id)), work, row_id)
+
+
+def _seen(done: Changed, work: Work, row_id: str | None) -> Changed:
+    if row_id is not None and not done.found:
+        raise no_row(work.table)
+    return done
