@@ -187,6 +187,9 @@ async def test_list_shows_policies_and_tables_without_any(deps: Deps, app: App, 
     await rls("create_policy", table_name="notes", policy_name="p", using_expression="published", role="anon")
     answer = await rls("list")
     assert answer["tables_with_rls"] == ["members"]
+    assert answer["tables_without_rls"] == []
+    assert answer["summary"].startswith("2 of 2 tables are under row-level security.")
+    assert next(iter(answer)) == "summary", "what tables_with_rls leaves open is said before it"
     assert answer["tables"] == [
         {"table": "members", "rls_enabled": True, "policy_count": 1},
         {"table": "notes", "rls_enabled": True, "policy_count": 2},
@@ -202,6 +205,13 @@ async def test_list_shows_policies_and_tables_without_any(deps: Deps, app: App, 
         "with_check": None,
     } in answer["policies"]
     assert not [p for p in answer["policies"] if p["tablename"].startswith("_")]
+
+
+async def test_list_names_the_tables_without_row_level_security(rls: Any) -> None:
+    await rls("create_user_isolation", table_name="notes", user_column="user_id")
+    answer = await rls("list")
+    assert (answer["tables_with_rls"], answer["tables_without_rls"]) == ([], ["members"])
+    assert answer["summary"].startswith("1 of 2 tables")
 
 
 async def test_deleting_the_last_policy_leaves_the_table_closed(deps: Deps, app: App, rls: Any) -> None:

@@ -205,7 +205,7 @@ async def test_a_sub_select_that_finds_nothing_is_warned_of(app: App, mcp: Any, 
     await policy("false", table="members", role="anon")
     answer = await policy(MY_TEAM, role="user")
     assert "finds nothing for signed-in callers: members" in answer["warnings"][-1]
-    await policy("true", table="members", policy_name="all", role="user")
+    await policy("true", table="members", policy_name="all", role="user", command="SELECT")
     assert "warnings" not in await policy(MY_TEAM, role="user")
     # Anonymous callers have no privilege on a table that is not under row-level security.
     answer = await policy("exists (select from teams)")

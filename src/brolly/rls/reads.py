@@ -109,8 +109,9 @@ def _refuse_recursion(
         INVALID,
         f"Every query would end in a circle: the policies of {' read '.join(names)}.",
         remediation=f"Let the policies of {names[-1]} look at that table's own columns alone, for example with "
-        f"manage_rls create_user_isolation on {names[-1]}, or keep what the sub-select looks up in a further table; "
-        "then repeat the call.",
+        f"manage_rls create_policy on {names[-1]}, command SELECT, role user, using_expression user_id = "
+        "current_user_id()::uuid (SELECT, so that nobody lets themselves in), or keep what the sub-select looks up "
+        "in a further table; then repeat the call.",
         details={"circle": names, "policy": policy.name},
     )
 
@@ -163,13 +164,13 @@ async def _warnings(
                 said.append(
                     f"{who} may not read {other.name}, which the sub-select reads: their queries on {table.name} "
                     f"fail with 403. Give this policy role user, or call manage_rls enable for {other.name} "
-                    "and add a policy there."
+                    "and add a SELECT policy there."
                 )
             elif other.rls_enabled and not any(
                 p.table == oid and p.selects and p.permissive and p.binds(role) for p in stored
             ):
                 said.append(
                     f"The sub-select finds nothing for {who}: {other.name} has no permissive SELECT policy for them. "
-                    f"Add one with manage_rls create_policy on {other.name}."
+                    f"Add one with manage_rls create_policy on {other.name}, command SELECT."
                 )
     return said

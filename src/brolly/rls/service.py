@@ -29,6 +29,7 @@ from brolly.rls.policies import (
 )
 from brolly.rls.protection import ANON, USER, bypass_name, open_to_users, under_rls, with_policies, with_trigger
 from brolly.rls.reads import judge_reads, refuse_unsafe
+from brolly.rls.writers import judge_writers
 
 Command = Literal["SELECT", "INSERT", "UPDATE", "DELETE", "ALL"]
 
@@ -96,6 +97,7 @@ async def create_user_isolation(deps: Deps, caller: Caller, params: UserIsolatio
         public = public_read(change.table, params.public_read_column) if params.public_read_column else []
         wanted = with_policies(under_rls(change.before), policy, *public, without=public_names)
         await change.make(with_trigger(wanted, params.user_column))
+        lets_in = await judge_writers(change.conn, change.snapshot, change.table, policy.name)
     result: dict[str, Any] = {
         "success": True,
         "table": name,
@@ -104,7 +106,7 @@ async def create_user_isolation(deps: Deps, caller: Caller, params: UserIsolatio
     }
     if public:
         result["public_read_policies"] = [p.name for p in public]
-    if warnings := warnings_of_isolation(change, {policy.name, *public_names}):
+    if warnings := [*lets_in, *warnings_of_isolation(change, {policy.name, *public_names})]:
         result["warnings"] = warnings
     return {**result, "_meta": {"next_actions": _next_actions(change.table, params.user_column)}}
 
@@ -191,7 +193,9 @@ async def _put(deps: Deps, app: App, caller: Caller, change: Change, params: Put
         wanted = with_trigger(wanted, known_user_column(change.table, params.user_column).name)
     await change.make(wanted)
     await refuse_unsafe(change.conn, change.table, policy.name)
-    return [*warnings_of_policy(change, policy), *await judge_reads(change.conn, change.snapshot, change.table, policy)]
+    reads = await judge_reads(change.conn, change.snapshot, change.table, policy)
+    lets_in = await judge_writers(change.conn, change.snapshot, change.table, policy.name)
+    return [*lets_in, *warnings_of_policy(change, policy), *reads]
 
 
 def _put_result(change: Change, params: PutPolicy, warnings: list[str]) -> dict[str, Any]:
@@ -207,12 +211,14 @@ async def list_policies(deps: Deps, caller: Caller, params: AppParams) -> dict[s
     async with deps.pools.reader(app) as conn:
         snapshot = await read_snapshot(conn)
     tables = snapshot.tables.values()
+    under = [t for t in tables if t.rls_enabled]
     return {
-        "policies": [_listed(table, policy) for table in tables for policy in table.policies],
-        "tables_with_rls": [
-            t.name for t in tables if t.rls_enabled and {p.name for p in t.policies} <= {bypass_name(t.name)}
-        ],
+        "summary": f"{len(under)} of {len(tables)} tables are under row-level security. "
+        "tables_with_rls names only those of them that have no policy of their own.",
         "tables": [{"table": t.name, "rls_enabled": t.rls_enabled, "policy_count": len(t.policies)} for t in tables],
+        "tables_without_rls": [t.name for t in tables if not t.rls_enabled],
+        "policies": [_listed(table, policy) for table in tables for policy in table.policies],
+        "tables_with_rls": [t.name for t in under if {p.name for p in t.policies} <= {bypass_name(t.name)}],
     }
 
 
@@ -237,12 +243,14 @@ async def delete(deps: Deps, caller: Caller, params: Delete) -> dict[str, Any]:
     async with changing(deps, app, params.table_name, f"rls_{params.table_name}_disable") as change:
         _refuse_nothing(change.table)
         await change.make(open_to_users(change.before))
-    return {
+        lets_in = await judge_writers(change.conn, change.snapshot, change.table)
+    result: dict[str, Any] = {
         "message": f"Row-level security is off on {params.table_name}: every signed-in user reaches every row, "
         "anonymous callers none.",
         "table": params.table_name,
         "policies_removed": len(change.before.policies),
     }
+    return {**result, "warnings": lets_in} if lets_in else result
 
 
 async def _delete_policy(deps: Deps, app: App, table: str, name: str) -> dict[str, Any]:
