@@ -99,8 +99,25 @@ class Registry:
         """The app, for management. Raises ``RESOURCE_NOT_FOUND`` unless this caller may manage it."""
         app = await self.find(app_id)
         if app is None or not caller.may_see(app.id, app.account_id):
-            raise not_found(app_id)
+            raise await self._missing(caller, app_id)
         return self._ready(app)
+
+    async def _missing(self, caller: Caller, app_id: str) -> AppError:
+        """As ``not_found``; tells the id to a caller who sends the name of one of their own apps."""
+        own = None
+        if caller.kind == "service" and not app_id.startswith("app_"):
+            own = await self._control.fetchval(
+                "select id from brolly.apps where account_id = $1 and name = $2 and status <> 'deleting'",
+                caller.account_id,
+                app_id.strip().lower().replace(" ", "-"),
+            )
+        if own is None or not caller.may_see(own, caller.account_id or ""):
+            return not_found(app_id)
+        return AppError(
+            "RESOURCE_NOT_FOUND",
+            f"{app_id!r} is an app's name; its id is {own}.",
+            remediation=f"Repeat the call with app_id {own}; manage_app list shows the ids of all apps.",
+        )
 
     def _ready(self, app: App) -> App:
         if app.status == "deleting":

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -204,6 +204,10 @@ async def _health(_request: Request) -> Response:
     return JSONResponse({"status": "ok", "service": "brolly", "version": __version__})
 
 
+async def _root(_request: Request) -> Response:
+    return RedirectResponse("/docs", 302)
+
+
 async def _ready(request: Request) -> Response:
     deps: Deps = request.app.state.deps
     await deps.control.fetchval("select 1")
@@ -236,7 +240,7 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
                 async with lifespan():
                     yield
 
-    routes: list[BaseRoute] = [Route("/health", _health), Route("/health/ready", _ready)]
+    routes: list[BaseRoute] = [Route("/", _root), Route("/health", _health), Route("/health/ready", _ready)]
     for part in deps.slices:
         routes += part.routes
     for part in deps.slices:

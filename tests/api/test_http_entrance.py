@@ -28,6 +28,37 @@ async def test_an_unknown_route_is_named(anon_http: httpx.AsyncClient) -> None:
     assert response.json() == {"message": "Route GET:/nothing/here not found", "error": "Not Found", "statusCode": 404}
 
 
+async def test_the_root_leads_to_the_documentation(anon_http: httpx.AsyncClient) -> None:
+    response = await anon_http.get("/")
+    assert (response.status_code, response.headers["location"]) == (302, "/docs")
+    assert (await anon_http.get("/docs")).status_code == 200
+
+
+async def test_an_apps_address_says_what_is_there(
+    deps: Deps, http: httpx.AsyncClient, anon_http: httpx.AsyncClient, app: App
+) -> None:
+    open_to_all = (await anon_http.get(f"/v1/{app.id}")).json()
+    assert open_to_all == {
+        "app_id": app.id,
+        "provisioning_status": "ready",
+        "paused": False,
+        "rows": f"http://brolly.test/v1/{app.id}/{{table}}",
+        "auth": f"http://brolly.test/auth/{app.id}",
+        "documentation": ["http://brolly.test/docs/rest", "http://brolly.test/docs/auth"],
+    }
+    for page in open_to_all["documentation"]:
+        assert (await anon_http.get(page.removeprefix("http://brolly.test"))).status_code == 200
+    managed = (await http.get(f"/v1/{app.id}")).json()
+    assert managed["name"] == app.name
+    assert managed["access_mode"] == "public"
+    _, other_key = await make_owner(deps)
+    async with http_client(deps, other_key) as stranger:
+        foreign = await stranger.get(f"/v1/{app.id}")
+    assert (foreign.status_code, code_of(foreign)) == (404, "RESOURCE_NOT_FOUND")
+    unknown = await anon_http.get("/v1/app_000000000000")
+    assert (unknown.status_code, code_of(unknown)) == (404, "RESOURCE_NOT_FOUND")
+
+
 async def test_every_answer_carries_a_request_id(http: httpx.AsyncClient) -> None:
     assert len((await http.get("/apps")).headers["x-request-id"]) == 16
 

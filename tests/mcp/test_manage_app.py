@@ -85,6 +85,52 @@ async def test_delete_asks_then_drops_the_database(deps: Deps, mcp: Any) -> None
     assert (await refusal(mcp, action="delete", app_id=app_id, confirm=True))["code"] == "RESOURCE_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(0, "2 tables, 0 rows ("), (1, "2 tables, 1 row ("), (12_000, "2 tables, more than 10,000 rows (")],
+)
+async def test_delete_counts_what_postgres_has_no_estimate_of(
+    deps: Deps, mcp: Any, app: App, rows: int, said: str
+) -> None:
+    await mcp("manage_schema", action="apply", app_id=app.id, schema=NOTES)
+    await mcp("manage_rls", action="enable", app_id=app.id, table_name="notes")
+    async with deps.pools.owner(app) as connection:
+        await connection.execute("insert into open select from generate_series(1, $1::int)", rows)
+    assert said in (await refusal(mcp, action="delete", app_id=app.id))["message"]
+
+
+async def test_delete_trusts_an_estimate_and_says_so(deps: Deps, mcp: Any, app: App) -> None:
+    await mcp("manage_schema", action="apply", app_id=app.id, schema=NOTES)
+    async with deps.pools.owner(app) as connection:
+        await connection.execute("insert into open select from generate_series(1, 12000)")
+        await connection.execute("analyze open")
+    asked = await refusal(mcp, action="delete", app_id=app.id)
+    assert "2 tables, about 12,000 rows (" in asked["message"]
+    assert asked["remediation"] == "Ask the user, then repeat manage_app delete with confirm: true."
+
+
+async def test_delete_asks_though_a_table_cannot_be_counted(deps: Deps, mcp: Any, app: App) -> None:
+    await mcp("manage_schema", action="apply", app_id=app.id, schema=NOTES)
+    async with deps.pools.owner(app) as connection:
+        await connection.execute("revoke all on open from butterbase_service")
+    assert "2 tables, an unknown number of rows (" in (await refusal(mcp, action="delete", app_id=app.id))["message"]
+
+
+@pytest.mark.parametrize("name", ["team-todos", "Team Todos"])
+async def test_a_name_in_place_of_the_id_is_answered_with_the_id(
+    deps: Deps, owner: Caller, mcp: Any, app: App, name: str
+) -> None:
+    app_id = (await mcp("init_app", name="team-todos"))["app_id"]
+    error = await refusal(mcp, action="get_config", app_id=name)
+    assert error["code"] == "RESOURCE_NOT_FOUND"
+    assert f"its id is {app_id}" in error["message"]
+    stranger, _ = await make_owner(deps)
+    scoped, _ = await make_owner(deps, (f"app:{app.id}",), owner.account_id)
+    for caller in (stranger, scoped):
+        async with mcp_session(deps, caller) as theirs:
+            assert app_id not in str(await refusal(theirs, action="get_config", app_id=name))
+
+
 async def test_a_deleted_name_is_free_again(mcp: Any) -> None:
     first = await mcp("init_app", name="again")
     await mcp("manage_app", action="delete", app_id=first["app_id"], confirm=True)
@@ -207,6 +253,7 @@ async def test_secure_isolates_what_it_can_and_says_what_it_could_not(mcp: Any, 
     ]
     done = await mcp("manage_app", action="secure", app_id=app.id, tables=tables)
     assert done["access_mode"] == "authenticated"
+    assert "manage_app update_access_mode with access_mode public" in done["message"]
     assert [t["table"] for t in done["tables_secured"]] == ["notes"]
     assert done["tables_secured"][0]["policy"] == "notes_user_isolation"
     assert done["tables_secured"][0]["public_read_policies"]
@@ -241,6 +288,7 @@ async def test_list_pages_without_gap_or_double(mcp: Any) -> None:
     while offset is not None:
         page = await mcp("manage_app", action="list", limit=2, offset=offset)
         assert len(page["apps"]) <= 2
+        assert all(app["app_id"] == app["id"] for app in page["apps"])
         seen += [app["id"] for app in page["apps"]]
         offset = page.get("next_offset")
     assert seen == made[::-1]

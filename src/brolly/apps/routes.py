@@ -1,9 +1,12 @@
 """HTTP routes of apps."""
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from brolly.apps.service import describe_app
 from brolly.apps.tool import APP_STATUS, INIT_APP, MANAGE_APP
-from brolly.endpoint import Arguments, endpoint
+from brolly.endpoint import Arguments, caller_of, deps_of, endpoint
 
 
 def _all(arguments: Arguments) -> tuple[str, Arguments]:
@@ -17,11 +20,17 @@ def _cors(arguments: Arguments) -> tuple[str, Arguments]:
     return "update_cors", kept
 
 
+async def _address(request: Request) -> Response:
+    found = await describe_app(deps_of(request), caller_of(request), request.path_params["app_id"])
+    return JSONResponse(found)
+
+
 routes = [
     Route("/init", endpoint(INIT_APP, status=lambda r: 201 if r["created"] else 200), methods=["POST"]),
     Route("/apps", endpoint(MANAGE_APP, prepare=_all), methods=["GET"]),
     Route("/apps/{app_id}/status", endpoint(APP_STATUS), methods=["GET"]),
     Route("/apps/{app_id}", endpoint(MANAGE_APP, "delete"), methods=["DELETE"]),
+    Route("/v1/{app_id}", _address, methods=["GET"]),
     Route("/v1/{app_id}/config", endpoint(MANAGE_APP, "get_config"), methods=["GET"]),
     Route("/v1/{app_id}/config/pause", endpoint(MANAGE_APP, "pause"), methods=["PATCH"]),
     Route("/v1/{app_id}/config/access-mode", endpoint(MANAGE_APP, "update_access_mode"), methods=["PATCH"]),

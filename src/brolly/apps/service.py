@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from brolly.apps import provision
+from brolly.apps.size import size_of
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams, Params
@@ -166,6 +167,7 @@ def _next_actions() -> list[dict[str, Any]]:
 
 def _listed(deps: Deps, app: App) -> dict[str, Any]:
     return {
+        "app_id": app.id,
         "id": app.id,
         "name": app.name,
         "subdomain": app.subdomain,
@@ -215,16 +217,30 @@ async def get_status(deps: Deps, caller: Caller, params: AppParams) -> dict[str,
     }
 
 
+async def describe_app(deps: Deps, caller: Caller, app_id: str) -> dict[str, Any]:
+    """What stands behind an app's address, for whoever opens it; settings for those who may manage the app alone."""
+    app = await deps.registry.find(app_id)
+    manages = app is not None and caller.may_see(app.id, app.account_id)
+    foreign = (caller.kind == "service" and not manages) or (
+        caller.kind == "user" and caller.claims.get("app_id") != app_id
+    )
+    if app is None or foreign:
+        raise not_found(app_id)
+    base = deps.settings.base_url
+    answer: dict[str, Any] = {"app_id": app.id, "provisioning_status": app.status, "paused": app.paused_at is not None}
+    if manages:
+        answer |= {"name": app.name, "region": app.region, "access_mode": app.access_mode}
+    answer["rows"] = f"{base}/v1/{app.id}/{{table}}"
+    answer["auth"] = f"{base}/auth/{app.id}"
+    answer["documentation"] = [f"{base}/docs/rest", f"{base}/docs/auth"]
+    return answer
+
+
 async def what_delete_loses(deps: Deps, caller: Caller, params: AppParams) -> str | None:
     """The question before an app is deleted, with its size in numbers."""
     app = await deps.registry.get(caller, params.app_id)
-    snapshot = await deps.catalog.get(app)
-    rows = sum(max(t.estimated_rows or 0, 0) for t in snapshot.tables.values())
-    size = await deps.control.fetchval("select pg_size_pretty(pg_database_size($1::name))", app.db_name)
-    return (
-        f"Delete app {app.name} ({app.id}) for good, with {len(snapshot.tables)} tables, "
-        f"about {int(rows)} rows ({size}) and its API address?"
-    )
+    size = await size_of(deps, app, caller)
+    return f"Delete app {app.name} ({app.id}) for good, with {size} and its API address?"
 
 
 async def delete_app(deps: Deps, caller: Caller, params: AppParams) -> dict[str, Any]:
@@ -309,7 +325,8 @@ async def secure_app(deps: Deps, caller: Caller, params: Secure) -> dict[str, An
                 }
             )
     result: dict[str, Any] = {
-        "message": "Only signed-in users are served.",
+        "message": "Only signed-in users are served now; anonymous callers are refused. To let them in again: "
+        "manage_app update_access_mode with access_mode public.",
         "app_id": app.id,
         "access_mode": "authenticated",
         "tables_secured": secured,

@@ -6,7 +6,7 @@ from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
 INIT_APP = Tool(
     "init_app",
     "Create app",
-    "Create an app: Postgres database, API address, subdomain. A name that exists returns that app.",
+    "Create an app: Postgres database, API address, subdomain. An existing name returns that app.",
     {"": Action(service.init_app, service.InitApp, event="app.create", verb="create")},
     resource="app",
 )
@@ -24,7 +24,7 @@ MANAGE_APP = Tool(
         "secure": Action(
             service.secure_app,
             service.Secure,
-            "tables: [{table_name, user_column, public_read_column?}]",
+            "refuses anon; tables: [{table_name, user_column, public_read_column?}]",
             event="app.secure",
         ),
         "delete": Action(
