@@ -78,6 +78,28 @@ async def test_keys_are_filed_under_the_platform_with_their_id(deps: Deps, owner
     ]
 
 
+async def test_rows_of_data_name_the_table_and_whom_the_key_acted_as(
+    deps: Deps, owner: Caller, mcp: Any, app: App
+) -> None:
+    await mcp(
+        "manage_schema", action="apply", app_id=app.id, schema={"tables": {"t": {"columns": {"n": {"type": "int"}}}}}
+    )
+    await mcp("insert_row", app_id=app.id, table="t", data={"n": 1}, as_role="user", as_user="u-1")
+    await mcp("seed_database", app_id=app.id, table="t", rows=[{"n": 2}])
+    await mcp("select_rows", app_id=app.id, table="t", as_role="anon")
+    await refusal(mcp, "select_rows", app_id=app.id, table="t\0")
+    found = await logs(mcp, app_id=app.id, resource_type="row")
+    assert [(r["resource_id"], r["event_data"].get("as_role"), r["event_data"].get("as_user")) for r in found] == [
+        ("t?", None, None),
+        ("t", "anon", None),
+        ("t", None, None),
+        ("t", "user", "u-1"),
+    ]
+    for name in ("user_id", "actor_id"):
+        assert [r["event_data"]["tool"] for r in await logs(mcp, app_id=app.id, **{name: "u-1"})] == ["insert_row"]
+    assert len(await logs(mcp, app_id=app.id, resource_type="row", actor_id=owner.key_id)) == 4
+
+
 async def test_calls_over_http_carry_their_request(deps: Deps, owner: Caller, owner_key: str, app: App) -> None:
     async with http_client(deps, owner_key) as client:
         answer = await client.get(f"/v1/{app.id}/config", headers={"User-Agent": "probe/1.0"})

@@ -125,10 +125,12 @@ def _conditions(account: str, params: QueryLogs) -> tuple[str, list[Any]]:
         "action =": params.action,
         "resource_type =": params.resource_type,
         "resource_id =": params.resource_id,
-        "actor_id =": params.actor_id or params.user_id,
         "created_at >=": params.from_time,
         "created_at <": params.to_time,
     }
+    if actor := params.actor_id or params.user_id:
+        args.append(actor)
+        parts.append(f"(actor_id = ${len(args)} or event_data ->> 'as_user' = ${len(args)})")
     for left, value in filters.items():
         if value is not None:
             args.append(value)
