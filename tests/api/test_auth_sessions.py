@@ -109,6 +109,39 @@ async def test_a_body_that_is_wrong_is_named_without_its_values(anon_http: httpx
         assert "s3cret!" not in response.text
 
 
+async def test_text_that_is_none_is_refused(anon_http: httpx.AsyncClient, app: App) -> None:
+    for body in (
+        '{"email": "ann@example.com", "password": "Correct-horse-7\\ud800"}',
+        '{"email": "ann@example.com", "password": "Correct-horse-7", "display_name": "a\\u0000b"}',
+        '{"email": "ann@example.com", "password": "Correct-horse-7", "metadata": {"a": "\\u0000"}}',
+        '["email"]',
+        "{",
+    ):
+        response = await anon_http.post(f"/auth/{app.id}/signup", content=body)
+        assert response.status_code == 400, body
+
+
+async def test_a_password_changed_while_the_old_one_is_checked_wins(
+    anon_http: httpx.AsyncClient, deps: Deps, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brolly.auth import service
+
+    await sign_up(anon_http, app)
+    check = service.check_password
+
+    async def slow(*arguments: Any) -> tuple[bool, bool]:
+        found = await check(*arguments)
+        async with users_of(deps, app) as connection:
+            await connection.execute("update auth.users set password_hash = 'another'")
+        return found
+
+    monkeypatch.setattr(service, "check_password", slow)
+    response = await post(anon_http, app, "login", email="ann@example.com", password=PASSWORD)
+    assert code_of(response) == "AUTH_INVALID_CREDENTIALS"
+    async with users_of(deps, app) as connection:
+        assert await connection.fetchval("select count(*) from auth.sessions") == 0
+
+
 async def test_logging_in_answers_in_both_spellings(anon_http: httpx.AsyncClient, app: App) -> None:
     await sign_up(anon_http, app, display_name="Ann")
     response = await post(anon_http, app, "login", email="ANN@example.com", password=PASSWORD)

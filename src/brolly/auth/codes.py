@@ -59,7 +59,7 @@ async def redeem(
         user_id = await _try_code(deps, app, connection, kind, email or "", code or "")
     if user_id is None:
         return None
-    return await connection.fetchrow(f"select {USER} from auth.users where id = $1", user_id)
+    return await connection.fetchrow(f"select {USER} from auth.users where id = $1 for no key update", user_id)
 
 
 async def _try_code(deps: Deps, app: App, connection: Connection, kind: Kind, email: str, code: str) -> Any:

@@ -157,7 +157,9 @@ async def _meet(
     )
     if user_id is None:
         return None, None
-    user = await connection.fetchrow(f"select {USER}, mfa_secret from auth.users where id = $1", user_id)
+    user = await connection.fetchrow(
+        f"select {USER}, mfa_secret from auth.users where id = $1 for no key update", user_id
+    )
     if user["disabled_at"] is not None or not await _use_code(deps, app, connection, user, params.code):
         return user, None
     await connection.execute("update auth.codes set used_at = now() where user_id = $1 and kind = 'mfa'", user["id"])

@@ -135,9 +135,9 @@ async def verify_email(deps: Deps, caller: Caller, params: Code) -> Reply:
 
 async def reset_password(deps: Deps, caller: Caller, params: NewPassword) -> Reply:
     """Set a new password; every session ends, a lock is lifted, and the mailbox is proven."""
-    app, email = await _admitted(deps, caller, params, "reset")
     # Before the code is used up, so that it is still good for a second try.
     check_rules(params.new_password)
+    app, email = await _admitted(deps, caller, params, "reset")
     hashed = await hash_password(deps, params.new_password)
     async with users_of(deps, app) as connection:
         user = await redeem(deps, app, connection, "reset_password", email, params.code, params.token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -25,6 +26,11 @@ def read_body(model: type[P], app_id: str, body: Mapping[str, Any]) -> P:
     values: dict[str, Any] = {_OTHER_SPELLINGS.get(k, k): v for k, v in body.items() if v is not None}
     if "app_id" in values:
         raise AppError("VALIDATION_INVALID_SCHEMA", "app_id belongs in the path only.")
+    try:
+        # Half of a surrogate pair is JSON, but no text that can be hashed or stored.
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise AppError("VALIDATION_INVALID_SCHEMA", "Invalid request body: it holds half a character.") from None
     try:
         return model.model_validate({**values, "app_id": app_id})
     except ValidationError as error:

@@ -68,8 +68,8 @@ async def sign_up(deps: Deps, caller: Caller, params: Signup) -> Reply:
     """Make an account. Its address is unverified; it may sign in."""
     app = await open_app(deps, params.app_id)
     email = normal_address(params.email)
-    await admit(deps, app, caller, "signup", email)
     check_rules(params.password)
+    await admit(deps, app, caller, "signup", email)
     hashed = await hash_password(deps, params.password)
     async with users_of(deps, app) as connection:
         user = await connection.fetchrow(
@@ -108,13 +108,16 @@ async def log_in(deps: Deps, caller: Caller, params: Login) -> Reply:
         raise AppError("AUTH_INVALID_CREDENTIALS", "Invalid credentials")
     renewed = await hash_password(deps, params.password) if stale else None
     async with users_of(deps, app) as connection:
+        # The password may have been changed, or the account disabled, while this one was checked.
+        user = await connection.fetchrow(
+            f"select {USER} from auth.users where id = $1 and password_hash = $2 for no key update",
+            user["id"],
+            user["password_hash"],
+        )
+        if user is None:
+            raise AppError("AUTH_INVALID_CREDENTIALS", "Invalid credentials")
         if renewed is not None:
-            await connection.execute(
-                "update auth.users set password_hash = $2 where id = $1 and password_hash = $3",
-                user["id"],
-                renewed,
-                user["password_hash"],
-            )
+            await connection.execute("update auth.users set password_hash = $2 where id = $1", user["id"], renewed)
         entry = await enter(deps, app, caller, connection, user, counted=True)
     body = await answer(deps, app, user, entry)
     await note(deps, app, caller, "login", str(user["id"]))
