@@ -33,6 +33,7 @@ from starlette.types import Receive, Scope, Send
 from brolly import __version__
 from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError, error_body
+from brolly.core.habits import instead_of
 from brolly.core.pages import tool_pages
 from brolly.core.tokens import derive
 from brolly.core.tool import READ_BY_CLIENT, Pending, Tool
@@ -180,14 +181,8 @@ def _listed(tool: Tool, read_only: bool) -> McpTool:
 
 
 def _no_tool(name: str, names: list[str]) -> AppError:
-    import difflib
-
-    near = difflib.get_close_matches(name, names, 1)
     return AppError(
-        "VALIDATION_INVALID_SCHEMA",
-        f"There is no tool {name!r}." + (f" Did you mean {near[0]}?" if near else ""),
-        remediation=f"Call one of: {', '.join(names)}.",
-        details={"allowed": names},
+        "VALIDATION_INVALID_SCHEMA", f"There is no tool {name[:100]!r}.", remediation=instead_of(name, names)
     )
 
 

@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from brolly.core.errors import CODES, AppError, error_body
+from brolly.core.habits import INSTEAD
 from brolly.deps import Deps
 from brolly.pg.errors import translated
 from scripts.schemas import scratch_database
 from tests.conftest import http_client
-from tests.contract.mentions import named_tools, wrong_names
+from tests.contract.mentions import TOOLS, named_tools, wrong_names
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "src/brolly/core/errors.py"
@@ -100,6 +101,13 @@ def test_each_remedy_in_the_code_names_a_tool_that_exists() -> None:
     wrong = [f"{place}: {what}" for place, _, text in found for what in wrong_names(text)]
     wrong += [f"{place}: names no tool: {text}" for place, code, text in found if not helps(place, code, text)]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", sorted(INSTEAD))
+def test_each_habit_is_answered_with_a_tool_and_action_that_exist(name: str) -> None:
+    assert name not in TOOLS
+    assert named_tools(INSTEAD[name])
+    assert not list(wrong_names(INSTEAD[name]))
 
 
 def test_each_code_is_seen_by_a_test() -> None:

@@ -89,6 +89,13 @@ async def test_a_key_that_must_not_be_is_not_made(
     assert await deps.control.fetchval(count, owner.account_id) == before
 
 
+async def test_a_scope_that_cannot_be_added_is_answered_with_those_that_can(mcp: Any) -> None:
+    wrong = {"action": "generate_service_key", "name": "x", "additional_scopes": ["write"]}
+    error = await refusal(mcp, "manage_auth_config", **wrong)
+    assert error["message"] == "'write' is not a scope that can be added; read and ai:gateway are."
+    assert "details" not in error
+
+
 async def test_an_account_key_takes_no_app(mcp: Any, app: App) -> None:
     wrong = {"action": "generate_service_key", "name": "x", "key_scope": "account", "app_id": app.id}
     assert (await refusal(mcp, "manage_auth_config", **wrong))["code"] == "VALIDATION_INVALID_SCOPE"

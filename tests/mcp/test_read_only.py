@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from mcp import Client
 
@@ -15,6 +16,7 @@ from brolly.core.tool import READ
 from brolly.deps import Deps
 from brolly.mcp_server import BrollyServer
 from brolly.registry import App
+from brolly.web import build_web
 from tests.conftest import ToolFailed, http_client, make_owner, mcp_session
 
 WRITES: list[tuple[str, dict[str, Any]]] = [
@@ -98,6 +100,27 @@ async def test_the_list_over_http_follows_the_key(deps: Deps, owner: Caller, app
         assert (await client.delete(f"/apps/{app.id}")).status_code == 403
         assert (await client.post("/init", json={"name": "x"})).status_code == 403
     assert (await deps.registry.get(owner, app.id)).paused_at is None
+
+
+async def test_a_client_that_asked_for_reads_alone_is_told_so(deps: Deps, owner: Caller, owner_key: str) -> None:
+    _, reader = await make_owner(deps, ("*", "read"), owner.account_id)
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "init_app", "arguments": {"name": "x"}},
+    }
+    headers = {"Accept": "application/json, text/event-stream", "X-Brolly-Read-Only": "1"}
+    web = build_web(deps)
+    transport = httpx.ASGITransport(web)
+    async with (
+        web.router.lifespan_context(web),
+        httpx.AsyncClient(transport=transport, base_url="http://brolly.test", headers=headers) as client,
+    ):
+        for key, why in ((owner_key, "BROLLY_READ_ONLY"), (reader, "This key has the scope read")):
+            answer = await client.post("/mcp", json=body, headers={"Authorization": f"Bearer {key}"})
+            assert "AUTH_FORBIDDEN" in answer.text
+            assert why in answer.text
 
 
 async def test_a_read_only_server_does_not_note_the_use_of_keys(deps: Deps, owner: Caller) -> None:

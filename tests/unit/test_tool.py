@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError
+from brolly.core.habits import instead_of
 from brolly.core.settings import Settings, load_settings
 from brolly.core.tool import DESTROY, READ, Action, AppParams, AuditEvent, Params, Pending, Tool
 
@@ -356,6 +357,30 @@ async def test_whom_a_call_acted_as_is_recorded() -> None:
 async def test_who_asked_for_reads_alone_is_said(scopes: set[str], why: str) -> None:
     reader = Caller("service", account_id="a", scopes=frozenset(scopes))
     assert (await refused(caller=reader, action="drop", app_id="x", table_name="t")).message.startswith(why)
+
+
+TOOLS = ["init_app", "manage_app", "manage_schema", "select_rows", "insert_row"]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("apply_schema", "Call manage_schema with action dry_run, then apply"),
+        ("createTable", "Call manage_schema with action dry_run, then apply"),
+        ("create-app", "Call init_app"),
+        ("list_apps", "Call manage_app with action list."),
+        ("execute_sql", "No tool takes SQL"),
+        ("delete_row", "No tool deletes rows: send DELETE /v1/{app_id}/{table}/{id} "),
+        ("update_row", "No tool changes rows: send PATCH /v1/{app_id}/{table}/{id} "),
+        ("select_row", "Call select_rows "),
+        ("manage_apps", "Did you mean manage_app? The tools are: init_app, manage_app, "),
+        ("weather", "The tools are: init_app, manage_app, "),
+        # Held to other tools, this caller is not sent to manage_rls.
+        ("create_policy", "The tools are: init_app, manage_app, "),
+    ],
+)
+def test_a_tool_that_does_not_exist_is_answered_with_one_that_does(name: str, advice: str) -> None:
+    assert instead_of(name, TOOLS).startswith(advice)
 
 
 async def test_a_question_to_the_person_is_not_an_outcome() -> None:

@@ -52,8 +52,7 @@ async def _scopes(deps: Deps, caller: Caller, params: GenerateKey) -> list[str]:
         if scope not in _GRANTABLE:
             raise AppError(
                 "VALIDATION_INVALID_SCOPE",
-                f"{scope!r} is not a scope that can be added.",
-                details={"allowed": list(_GRANTABLE)},
+                f"{scope!r} is not a scope that can be added; {' and '.join(_GRANTABLE)} are.",
             )
     wants_app = params.key_scope == "app" or (params.key_scope is None and params.app_id is not None)
     if wants_app and params.app_id is None:

@@ -1,0 +1,79 @@
+"""Tool names that models try by habit, and what to call here instead."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+_LIST_APPS = "Call manage_app with action list."
+_CREATE_APP = "Call init_app with a name."
+_APPLY = "Call manage_schema with action dry_run, then apply; what its document leaves out is kept."
+_DROP = "Call manage_schema with action apply and _drop in its document."
+_GET_SCHEMA = "Call manage_schema with action get."
+_SELECT = "Call select_rows with table and filters."
+_INSERT = "Call insert_row with table and data, or seed_database for up to 100 rows."
+_SQL = "No tool takes SQL: select_rows reads with filters, insert_row stores, manage_schema apply changes tables."
+_UPDATE = (
+    "No tool changes rows: send PATCH /v1/{app_id}/{table}/{id} over HTTP with the columns to change and a service "
+    "key; select_rows finds the id."
+)
+_DELETE = (
+    "No tool deletes rows: send DELETE /v1/{app_id}/{table}/{id} over HTTP with a service key; select_rows finds the "
+    "id."
+)
+_POLICY = "Call manage_rls with action create_user_isolation, or create_policy."
+_KEY = "Call manage_auth_config with action generate_service_key."
+_AUDIT = "Call query_audit_logs with app_id."
+_DOCS = "Call butterbase_docs with a tool or topic as query."
+
+_INSTEAD: Mapping[str, tuple[str, ...]] = {
+    _LIST_APPS: ("list_apps", "list_projects", "get_apps", "apps", "list_databases"),
+    _CREATE_APP: ("create_app", "new_app", "create_project", "create_database", "provision_app"),
+    "Call manage_app with action get_config.": ("get_app", "get_project", "get_config", "app_status"),
+    "Call manage_app with action delete.": ("delete_app", "remove_app", "drop_database", "delete_project"),
+    "Call manage_app with action pause.": ("pause_app", "resume_app", "pause_project"),
+    "Call manage_app with action update_cors.": ("update_cors", "set_cors", "manage_cors"),
+    "Call manage_app with action secure.": ("secure_app",),
+    _APPLY: (
+        "apply_schema",
+        "create_table",
+        "create_tables",
+        "update_schema",
+        "alter_table",
+        "add_column",
+        "migrate",
+        "apply_migration",
+        "create_index",
+        "dry_run",
+    ),
+    _DROP: ("drop_table", "delete_table"),
+    _GET_SCHEMA: ("get_schema", "list_tables", "describe_table", "show_tables", "read_schema"),
+    "Call manage_schema with action list_migrations.": ("list_migrations",),
+    _SELECT: ("get_rows", "read_rows", "list_rows", "select", "select_row", "query_rows", "query_table", "get_row"),
+    _INSERT: ("insert", "insert_rows", "add_row", "create_row", "bulk_insert", "seed"),
+    _SQL: ("query", "execute_sql", "run_sql", "sql", "run_query", "execute_query", "execute"),
+    _UPDATE: ("update_row", "update_rows", "upsert_row", "update", "upsert"),
+    _DELETE: ("delete_row", "delete_rows", "remove_row", "delete"),
+    _POLICY: ("create_policy", "enable_rls", "create_user_isolation", "create_rls_policy", "rls"),
+    "Call manage_rls with action list.": ("list_policies",),
+    _KEY: ("generate_service_key", "create_api_key", "generate_api_key", "create_key"),
+    "Call manage_api_keys with action list.": ("list_api_keys", "list_keys"),
+    "Call manage_api_keys with action revoke.": ("revoke_key", "revoke_api_key", "delete_api_key"),
+    "Call manage_auth_users with action list.": ("list_users", "get_users", "manage_users"),
+    _AUDIT: ("get_logs", "audit_logs", "get_audit_logs", "list_logs"),
+    _DOCS: ("docs", "search_docs", "help", "get_docs"),
+}
+INSTEAD: Mapping[str, str] = {name: advice for advice, names in _INSTEAD.items() for name in names}
+
+
+def instead_of(name: str, names: Sequence[str]) -> str:
+    """What to do for a tool that does not exist: a known habit's way, or the tools there are with the nearest first."""
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("-", "_")
+    advice = INSTEAD.get(snake)
+    # A caller held to some tools is not sent to another.
+    if advice is not None and any(re.search(rf"\b{tool}\b", advice) for tool in names):
+        return advice
+    near = difflib.get_close_matches(snake, names, 1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    return f"{guess}The tools are: {', '.join(names)}."
