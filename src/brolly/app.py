@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -37,8 +38,9 @@ def private_folder(path: Path) -> Path:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Root may write into a user's folder: never through a link that waits under a name to be guessed.
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(text)
         file.flush()
@@ -54,7 +56,7 @@ def read_secret(settings: Settings) -> str:
     try:
         # Two processes may start at once: whoever links its file first wins, both read the winner's.
         if not path.exists():
-            mine = path.with_name(f"secret.key.{os.getpid()}.new")
+            mine = path.with_name(f"secret.key.{secrets.token_hex(8)}.new")
             write_private(mine, new_secret())
             try:
                 os.link(mine, path)

@@ -37,6 +37,8 @@ async def json_body(request: Request) -> Arguments:
         body = json.loads(raw)
     except ValueError as error:
         raise AppError("VALIDATION_INVALID_SCHEMA", f"The body is not JSON: {error}.") from None
+    except RecursionError:
+        raise AppError("VALIDATION_INVALID_SCHEMA", "The body is nested too deeply.") from None
     if not isinstance(body, dict):
         raise AppError("VALIDATION_INVALID_SCHEMA", "The body must be a JSON object.")
     return body  # pyright: ignore[reportUnknownVariableType]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from brolly.auth.service import caller_of_token
@@ -10,6 +11,14 @@ from brolly.core.errors import AppError
 from brolly.core.tokens import is_service_key
 from brolly.deps import Deps
 from brolly.keys.service import caller_of_key
+
+
+def authorization_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The ``Authorization`` header of a request; two of them are refused, since which one counts is a guess."""
+    found = [value.decode("latin-1") for name, value in headers if name.lower() == b"authorization"]
+    if len(found) > 1:
+        raise AppError("AUTH_INVALID_TOKEN", "The request has more than one Authorization header.")
+    return found[0] if found else None
 
 
 async def identify(deps: Deps, authorization: str | None, **origin: Any) -> Caller:

@@ -38,7 +38,7 @@ from brolly.core.pages import tool_pages
 from brolly.core.tokens import derive
 from brolly.core.tool import READ_BY_CLIENT, Pending, Tool
 from brolly.deps import Deps
-from brolly.identity import identify
+from brolly.identity import authorization_of, identify
 
 log = logging.getLogger("brolly.mcp")
 
@@ -215,13 +215,14 @@ async def _ask(context: Context[Any, Any] | None, question: str, given: bool, ca
 
 def _answer(context: Context[Any, Any], question: str) -> bool:
     answer = (context.input_responses or {}).get("confirm")
-    if answer is None:
+    # The sealed state shows that this very question was asked: an answer to none, or to another, is no answer.
+    if answer is None or context.request_state != question:
         form = ElicitRequestFormParams(message=question, requested_schema=render_elicitation_schema(Agreement))
         raise Pending(
             InputRequiredResult(input_requests={"confirm": ElicitRequest(params=form)}, request_state=question)
         )
     return (
-        isinstance(answer, ElicitResult) and answer.action == "accept" and bool((answer.content or {}).get("confirm"))
+        isinstance(answer, ElicitResult) and answer.action == "accept" and (answer.content or {}).get("confirm") is True
     )
 
 
@@ -278,7 +279,7 @@ class McpEntrance:
         client = scope.get("client")
         caller = await identify(
             self._deps,
-            headers.get("authorization"),
+            authorization_of(scope["headers"]),
             request_id=scope["state"].get("request_id", ""),
             ip=client[0] if client else None,
             user_agent=headers.get("user-agent", "")[:200] or None,

@@ -22,7 +22,7 @@ from brolly import __version__
 from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.deps import Deps
-from brolly.identity import identify
+from brolly.identity import authorization_of, identify
 from brolly.mcp_server import McpEntrance
 
 log = logging.getLogger("brolly.http")
@@ -31,9 +31,9 @@ _APP_PREFIXES = ("v1", "auth", "storage")
 _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _CORS_HEADERS = (
     "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "
-    "X-Organization-Id, X-Butterbase-As-Role, X-Butterbase-As-User"
+    "X-Organization-Id, X-Butterbase-As-Role, X-Butterbase-As-User, If-None-Match"
 )
-_CORS_EXPOSED = "Content-Range, Link, X-Next-Cursor, X-Request-Id, Retry-After"
+_CORS_EXPOSED = "Content-Range, ETag, Link, Location, Preference-Applied, X-Next-Cursor, X-Request-Id, Retry-After"
 
 
 def error_response(deps: Deps, error: AppError, request_id: str = "") -> JSONResponse:
@@ -76,7 +76,8 @@ class RequestScope:
             await error_response(self.deps, ours, request_id)(scope, receive, tracked)
         finally:
             took = (time.perf_counter() - started) * 1000
-            log.info("%s %s %s %.1fms %s", scope["method"], scope["path"], status, took, request_id)
+            # The path is the client's text: escaped, so that it cannot forge a line.
+            log.info("%s %s %s %.1fms %s", scope["method"], ascii(scope["path"])[1:-1], status, took, request_id)
 
 
 def internal_error(request_id: str, error: Exception) -> AppError:
@@ -197,7 +198,7 @@ def origin_of(scope: Scope) -> dict[str, Any]:
 
 async def caller_of_scope(deps: Deps, scope: Scope) -> Any:
     """The caller of an ASGI request."""
-    return await identify(deps, Headers(scope=scope).get("authorization"), **origin_of(scope))
+    return await identify(deps, authorization_of(scope["headers"]), **origin_of(scope))
 
 
 async def _health(_request: Request) -> Response:

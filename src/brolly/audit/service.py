@@ -20,7 +20,7 @@ log = logging.getLogger("brolly.audit")
 PLATFORM = "_platform"
 QUERY_EVENT = "audit.query"
 _ACTORS = {"service": "api_key", "user": "app_user", "anonymous": "anonymous"}
-_ERROR_LIMIT = 500
+_TEXT_LIMIT = 500
 
 _INSERT = (
     # A read is not worth waiting for the disk; what changes something is on it before the answer goes out.
@@ -55,23 +55,30 @@ async def record(deps: Deps, event: AuditEvent) -> None:
             _INSERT,
             "on" if event.durable else "off",
             event.account_id,
-            event.app_id,
+            _storable(event.app_id),
             event.category,
             event.event_type,
             event.action,
             event.resource_type,
-            event.resource_id,
+            _storable(event.resource_id),
             _ACTORS[caller.kind],
-            caller.user_id or caller.key_id,
-            json.dumps(dict(event.event_data)),
+            _storable(caller.user_id or caller.key_id),
+            json.dumps({k: _storable(v) for k, v in event.event_data.items()}),
             caller.ip,
             caller.user_agent,
             event.success,
-            (event.error_message or "")[:_ERROR_LIMIT] or None,
+            _storable(event.error_message) or None,
             caller.request_id or None,
         )
     except AppError as error:
-        log.error("audit row lost: %s %s: %s", event.event_type, event.app_id, error.message)
+        log.error("audit row lost: %s %r: %s", event.event_type, event.app_id, error.message)
+
+
+def _storable(value: Any) -> Any:
+    """Texts without what Postgres cannot store, and short enough for an index."""
+    if not isinstance(value, str):
+        return value
+    return value[:_TEXT_LIMIT].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 async def query_logs(deps: Deps, caller: Caller, params: QueryLogs) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Protocol, cast
 
 import anyio
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from brolly.core.audit_event import AuditEvent, acted_as, kept
 from brolly.core.caller import Caller
@@ -48,7 +48,7 @@ class Params(BaseModel):
 class AppParams(Params):
     """Parameters of an action on one app."""
 
-    app_id: str
+    app_id: str = Field(max_length=64)
 
 
 class Host(Protocol):
@@ -374,5 +374,5 @@ class Tool:
 def _from_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

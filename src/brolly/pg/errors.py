@@ -12,6 +12,8 @@ import asyncpg
 from brolly.core.errors import AppError
 
 RETRY_AFTER = 2
+# asyncpg's own words for arguments that it cannot send, which are no lost connection.
+_BAD_ARGUMENT = re.compile(r"invalid input for query argument|number of query arguments|expects \d+ arguments?")
 _COLUMN_IN_DETAIL = re.compile(r"Key \((.+?)\)=")
 # A text that is no tsvector is told as a syntax error, though it is a value like any other.
 _NO_TSVECTOR = ("syntax error in ts", "there is no escaped character")
@@ -52,6 +54,10 @@ def translate(error: BaseException) -> AppError | None:
     """The ``AppError`` for a database or connection error; None when it is not one of those."""
     if isinstance(error, asyncpg.PostgresError):
         return _from_state(error, error.sqlstate or "")
+    if isinstance(error, (asyncpg.DataError, UnicodeError)) or (
+        isinstance(error, asyncpg.InterfaceError) and _BAD_ARGUMENT.search(str(error))
+    ):
+        return AppError("VALIDATION_INVALID_INPUT", "A value is not one that the database can take.")
     # A server that dies in the middle of an answer shows as InternalClientError.
     lost = (asyncpg.InterfaceError, asyncpg.InternalClientError, ConnectionError, FileNotFoundError, TimeoutError)
     if isinstance(error, lost):

@@ -46,6 +46,8 @@ def one_expression(text: str) -> str:
         raise ValueError(f"it has {len(text)} characters, {MAX_LENGTH} are allowed")
     if "\0" in text:
         raise ValueError("it contains a zero byte")
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("it contains half of a character")
     text = text.strip(_SPACE)
     if not text:
         raise ValueError("it is empty")
@@ -141,8 +143,17 @@ _DENIED = (
     r"|(query|table|schema|database|cursor)_to_xml.*|ts_stat|ts_rewrite|pg_export_snapshot|pg_current_logfile"
     r"|pg_hba_file_rules|pg_show_all_(file_)?settings|pg_config|pg_log_backend_memory_contexts|setval|nextval"
     r"|pg_logical_.*|pg_replication_.*|pg_create_.*|pg_drop_.*|pg_promote|pg_switch_wal"
-    r"|pg_prepared_statement|pg_cursor|pg_lock_status|pg_blocking_pids)$"
+    r"|pg_prepared_statement|pg_cursor|pg_lock_status|pg_blocking_pids"
+    # Names of other apps' roles and databases, what the server does for them, and how it is set up.
+    r"|pg_get_userbyid|pg_describe_object|pg_identify_object.*|(sh)?obj_description|pg_stat_.*|pg_get_replication.*"
+    r"|pg_get_publication.*|.*current_xact.*|pg_database_size|pg_tablespace_.*|version|inet_(client|server)_.*"
+    r"|pg_postmaster_start_time|pg_conf_load_time|pg_control_.*|pg_options_to_table|reg[a-z]+(in|out|send|recv)"
+    r"|to_reg[a-z]+|aclexplode|makeaclitem|aclitem.*|pg_has_role|has_[a-z_]+_privilege"
+    # They make a text of any length of a few characters.
+    r"|repeat|lpad|rpad|array_fill|format)$"
 )
+# Types whose texts are names out of the catalogs of the whole cluster.
+_DENIED_TYPES = r"^(reg[a-z]+|aclitem)$"
 # Volatile, and yet without an effect on anything.
 _HARMLESS = (
     r"^(random|random_normal|gen_random_uuid|uuid_generate_v[0-9a-z]+|uuidv[0-9]|clock_timestamp|timeofday"
@@ -171,6 +182,11 @@ join pg_proc p on p.oid = called.id
 join pg_language l on l.oid = p.prolang
 where p.proname ~ $denied${denied}$denied$
    or (p.provolatile = 'v' and l.lanname in ('internal', 'c') and p.proname !~ $denied${harmless}$denied$)
+union
+select t.typname
+from tree, regexp_matches(tree.text, ':(?:resulttype|consttype|funcresulttype|opresulttype) ([0-9]+)', 'g') m
+join pg_type t on t.oid = m[1]::oid
+where t.typname ~ $denied${types}$denied$
 order by 1
 """
 
@@ -182,7 +198,7 @@ async def unsafe_functions(conn: Connection, trees: str, *args: object) -> list[
     ``pg_constraint.conbin``, ``pg_attrdef.adbin``) cast to text, and ``args`` its values.
     Roll the transaction back when the answer is not empty.
     """
-    query = _UNSAFE.format(trees=trees, denied=_DENIED, harmless=_HARMLESS)
+    query = _UNSAFE.format(trees=trees, denied=_DENIED, harmless=_HARMLESS, types=_DENIED_TYPES)
     return [row["proname"] for row in await conn.fetch(query, *args)]
 
 

@@ -20,6 +20,8 @@ Connection = Any
 IDLE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 OWNER_ROLE = "brolly_owner"
+OWNERS_PER_APP = 3
+OWNERS_TOTAL = 24
 
 
 async def _keep_state(_connection: Connection) -> None:
@@ -144,6 +146,8 @@ class AppPools:
         self._secret = secret
         self._limits = limits
         self._pools: dict[str, Database] = {}
+        self._owners: dict[str, anyio.CapacityLimiter] = {}
+        self._all_owners = anyio.CapacityLimiter(OWNERS_TOTAL)
 
     def door(self, app: Any) -> Database:
         """The pool for ``as_caller``; ``app`` is the ``App`` that the registry gave for this caller."""
@@ -171,6 +175,13 @@ class AppPools:
         """A fresh connection with the app's owner role, for changes of structure."""
         login = owner_login(app.id)
         args = self._server.connect_args(user=login, password=login_password(self._secret, login), database=app.db_name)
+        # One app's changes wait for each other before they take what all apps need.
+        own = self._owners.setdefault(app.id, anyio.CapacityLimiter(OWNERS_PER_APP))
+        async with own, self._all_owners, self._owner(args) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _owner(self, args: dict[str, Any]) -> AsyncGenerator[Connection]:
         with translated():
             connection: Any = await asyncpg.connect(
                 **args, timeout=CONNECT_SECONDS, server_settings={"role": OWNER_ROLE, "lock_timeout": "10s"}
@@ -192,6 +203,8 @@ class AppPools:
     async def forget(self, app_id: str) -> None:
         """Close an app's pool."""
         pool = self._pools.pop(app_id, None)
+        if (waiting := self._owners.get(app_id)) is not None and not waiting.borrowed_tokens:
+            del self._owners[app_id]
         if pool is not None:
             await pool.close()
 

@@ -15,12 +15,11 @@ from brolly.schema.types import NUMERIC, TYPE_PATTERN, ColumnType, parse_type
 MAX_LENGTH = 1000
 _MAX_DEPTH = 20
 
-# None of them has an effect, reads a table or takes a text as SQL.
+# None of them has an effect, reads a table, takes a text as SQL or makes a long text of a short one.
 FUNCTIONS = frozenset((
     "gen_random_uuid", "uuid_generate_v4", "uuidv4", "uuidv7", "now", "current_user_id", "clock_timestamp",
     "statement_timestamp", "transaction_timestamp", "random", "timezone", "date_trunc", "date_part", "md5",
-    "lower", "upper", "floor", "ceil", "round", "trunc", "to_char", "left", "right", "substr", "replace",
-    "coalesce",
+    "lower", "upper", "floor", "ceil", "round", "trunc", "to_char", "left", "right", "substr", "coalesce",
 ))  # fmt: skip
 _WORDS = {
     "true": "true",

@@ -6,11 +6,13 @@ import enum
 import fcntl
 import logging
 import os
+import resource
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -29,6 +31,7 @@ _ANSWER_LIMIT = 60.0  # a server that says nothing at all
 _RECOVERY_LIMIT = 600.0  # one that says that it is replaying its log
 _LINGER_LIMIT = 15.0  # children of a killed server that still hold its memory
 _STOP = ((signal.SIGINT, 5.0), (signal.SIGQUIT, 1.5), (signal.SIGKILL, 0.5))  # fast, immediate, by force
+_MOST_MEMORY = 3 * 1024**3  # address space of each database process, shared memory included
 _WATCH_INTERVAL = 0.25
 _LINGERING = ("pre-existing shared memory block", "already exists")
 # What asyncpg raises when the server is not there or dies under a connection.
@@ -39,6 +42,15 @@ class _State(enum.Enum):
     READY = enum.auto()
     BUSY = enum.auto()  # starting, recovering or stopping
     SILENT = enum.auto()
+
+
+def _limit_memory(pid: int) -> None:
+    """Let one statement fail for want of memory rather than the machine: expressions that app owners write may
+    make gigabytes of a few characters. Inherited by every process that the server starts.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            resource.prlimit(pid, resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
 
 
 class _FileLock:
@@ -237,6 +249,7 @@ class EmbeddedPostgres:
             child = place.account.spawn(command, log)
         finally:
             os.close(log)
+        _limit_memory(child.pid)
         # It may outlive our share; someone must be there to reap it.
         self._child = child
         threading.Thread(target=child.wait, name="postgres-reaper", daemon=True).start()
