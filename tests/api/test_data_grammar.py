@@ -142,6 +142,8 @@ async def test_pages_and_counts(get: Any) -> None:
         rough = await get([("limit", "1")], prefer=f"count={kind}")
         assert rough.headers["content-range"].split("/")[1].isdigit()
     assert "link" not in (await get([("limit", "8")])).headers
+    none = await get([("limit", "0")], prefer="count=exact")
+    assert (none.json(), none.headers["content-range"], "link" in none.headers) == ([], "*/8", False)
     filtered = await get([("ok", "is.true"), ("limit", "1")], prefer="count=exact")
     assert filtered.headers["content-range"] == "0-0/4"
 

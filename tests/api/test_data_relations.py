@@ -9,6 +9,7 @@ import pytest
 
 from brolly.deps import Deps
 from brolly.registry import App
+from tests.conftest import http_client
 
 ALICE = "aaaaaaaa-0000-4000-8000-00000000000a"
 SETUP = f"""
@@ -144,7 +145,7 @@ async def test_several_ways_are_listed(get: Any) -> None:
         assert (await get("posts", select=f"id,{choice}(name)")).status_code == 200
 
 
-async def test_what_cannot_be_embedded(get: Any) -> None:
+async def test_what_cannot_be_embedded(deps: Deps, app: App, get: Any) -> None:
     for select in (
         "id,profiles(bio)",
         "id,autors(name)",
@@ -162,6 +163,14 @@ async def test_what_cannot_be_embedded(get: Any) -> None:
         answer = await get("posts", select=select)
         assert answer.status_code == 400, select
     assert (await get("posts", select="id", tags__id="eq.1")).status_code == 400
+    owners = await get("posts", select="autors(name)")
+    assert owners.json()["error"]["details"]["related"]
+    told = await get("posts", {"X-Butterbase-As-Role": "anon"}, select="autors(name)")
+    assert "authors" in told.text  # a service key asks, be it as another role
+    async with http_client(deps) as nobody:
+        quiet = await nobody.get(f"/v1/{app.id}/posts?select=autors(name)")
+    assert quiet.status_code == 400
+    assert "authors" not in quiet.text
     assert (await get("posts", select="id,tags(id)", tags="eq.1")).status_code == 400
     assert (await get("posts", select="id,tags(id)", tags__id="eq.x")).json()["error"]["details"]["column"] == "id"
 

@@ -36,7 +36,7 @@ def read(plan: ReadPlan, max_bytes: int) -> Statement:
 
 
 def page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statement:
-    """As ``read``, with ``body`` as the bytes of a JSON array; its first row is always among them.
+    """As ``read``, with ``body`` as the bytes of a JSON array.
 
     ``keys``: also ``last``, the sorts' values in the last row shown. ``total``: also how many rows
     the filters let through.
@@ -54,7 +54,7 @@ def page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statemen
         made = f"select row_to_json(o.*)::text as j, r.{quote(name)} as k from ({rows}) r, lateral (select {fields}) o"
     else:
         made = f"select row_to_json(r.*)::text as j, null::text[] as k from ({rows}) r"
-    fits = f"n <= {args.bind(plan.limit)}::int8 and (size <= {args.bind(max_bytes)}::int8 or n = 1)"
+    fits = f"n <= {args.bind(plan.limit)}::int8 and size <= {args.bind(max_bytes)}::int8"
     counted = f"({_count(plan, args)})" if total else "null::int8"
     return Statement(
         f"select convert_to('[' || coalesce(string_agg(j, ',') filter (where {fits}), '') || ']', 'UTF8') as body, "

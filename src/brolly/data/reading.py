@@ -50,9 +50,19 @@ async def read_page(at: Visit, asked: RowsQuery) -> RowsPage:
         if await service.was_closed(at.deps, at.app, at.who, plan.table, error):
             return _empty(plan, counting)
         raise await service.explain_read(at.deps, at.app, at.who, plan, error) from error
-    more = row["found"] > row["shown"]
+    if row["found"] and not row["shown"] and plan.limit:
+        raise _too_large(plan)
+    more = row["found"] > row["shown"] and plan.limit > 0
     after = cursor.write(plan, json.loads(row["last"])) if more and keys and row["last"] else None
     return RowsPage(row["body"], row["shown"], more, plan.offset, plan.names, total, after)
+
+
+def _too_large(plan: ReadPlan) -> AppError:
+    return AppError(
+        "REQUEST_TOO_LARGE",
+        f"A row of {plan.table.name} with all that was asked for is longer than an answer may be ({MAX_BYTES} bytes).",
+        remediation="Leave out long columns with select, or embed fewer rows; select_rows names the columns.",
+    )
 
 
 def _empty(plan: ReadPlan, counting: str | None) -> RowsPage:
@@ -81,5 +91,5 @@ async def read_one(at: Visit, asked: RowsQuery, row_id: str) -> RowsPage:
     except AppError as error:
         raise await service.explain_read(at.deps, at.app, at.who, plan, error) from error
     if not row["shown"]:
-        raise no_row(table)
+        raise _too_large(plan) if row["found"] else no_row(table)
     return RowsPage(row["body"], 1, False, 0, plan.names)

@@ -65,8 +65,8 @@ def _none(snapshot: Snapshot, table: Table, embed: Embed, every: list[Relation])
     return AppError(
         "VALIDATION_INVALID_SCHEMA",
         what + (f" Did you mean {meant}?" if meant and meant != asked else ""),
-        remediation="Embed a table of details.choices; manage_schema get shows the foreign keys.",
-        details={"choices": [{"embed": f"{r.table.name}!{r.words[0]}", "relation": r.says} for r in every][:50]},
+        remediation="Embed a table to which a foreign key leads; manage_schema get shows the foreign keys.",
+        details={"related": [{"embed": f"{r.table.name}!{r.words[0]}", "relation": r.says} for r in every][:50]},
     )
 
 

@@ -71,10 +71,11 @@ async def opened(at: Visit, *, read_only: bool = False) -> AsyncGenerator[Any]:
 
 def discreet(error: AppError) -> AppError:
     """The error without the names of tables and columns that were not asked for."""
-    if error.code not in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND"):
+    details = dict(error.details or {})
+    if error.code not in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND") and "related" not in details:
         return error
     message = re.sub(r" (\(did you mean .*?\?\)|Did you mean .*\?)", "", error.message)
-    kept = {k: v for k, v in dict(error.details or {}).items() if k in ("unknown", "invalidFilters")}
+    kept = {k: v for k, v in details.items() if k in ("unknown", "invalidFilters")}
     return AppError(error.code, message, details=kept or None)
 
 

@@ -172,6 +172,9 @@ def _joined(bodies: Sequence[bytes]) -> bytes:
 
 async def explained(at: Visit, work: Work, error: AppError) -> AppError:
     """What the error was about, in the words of the table."""
+    if error.code in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND"):
+        at.deps.catalog.forget(at.app.id)  # changed by another process a moment ago
+        return error
     if error.code == "AUTH_RLS_POLICY_VIOLATION":
         return refusal(work.table, at.who, work.command, error.message)
     async with opened(at, read_only=True) as connection:
