@@ -357,7 +357,7 @@ async def test_a_policy_that_needs_a_column_holds_it(schema: Manage, mcp: Any) -
     failed = await schema.failure("apply", schema={"tables": {"todos": {"_dropColumns": ["user_id"]}}}, confirm=True)
     assert failed["code"] == "SCHEMA_MIGRATION_FAILED"
     assert failed["details"]["pg_code"] == "2BP01"
-    assert "policy" in failed["details"]["depends"]
+    assert failed["details"]["policies"] == [{"table_name": "todos", "policy_name": "todos_user_isolation"}]
     assert "manage_rls delete" in failed["remediation"]
 
 

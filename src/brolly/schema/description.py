@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from brolly.pg.catalog import Column, ForeignKey, Index, Snapshot, Table
 from brolly.schema.document import Known
 from brolly.schema.outcome import column_type, document_index
+from brolly.schema.statements import fit
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:
@@ -21,7 +23,9 @@ def known(snapshot: Snapshot) -> Known:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    found: dict[str, Any] = {"columns": {name: _column(table, column) for name, column in table.columns.items()}}
+    found: dict[str, Any] = {
+        "columns": {name: describe_column(table, column) for name, column in table.columns.items()}
+    }
     if len(table.primary_key) > 1:
         found["primaryKey"] = list(table.primary_key)
     if indexes := {index.name: _index(index) for index in table.indexes if document_index(index)}:
@@ -47,7 +51,8 @@ def _bare(expression: str) -> str:
     return expression[1:-1] if depth == 0 and '"' not in expression else expression
 
 
-def _column(table: Table, column: Column) -> dict[str, Any]:
+def describe_column(table: Table, column: Column) -> dict[str, Any]:
+    """One column as the document has it."""
     kind = column_type(table, column.name)
     found: dict[str, Any] = {"type": kind.name}
     if table.primary_key == (column.name,):
@@ -87,22 +92,42 @@ def _index(index: Index) -> dict[str, Any]:
     return found
 
 
+# Tables that decide what users reach elsewhere: whoever may write a row of one lets themselves in.
+_DECIDES = re.compile(
+    r"(?:^|_)(?:members?|memberships?|roles?|participants?|collaborators?|permissions?|grants?|access|admins?|shares?"
+    r"|staff|moderators?|invites?|invitations?)$|_users$"
+)
 _USER_COLUMNS = ("user_id", "owner_id", "author_id", "created_by")
 
 
-def open_tables(tables: dict[str, list[str]], app_id: str) -> list[str]:
+def open_tables(tables: dict[str, dict[str, str]], app_id: str) -> list[str]:
     """A warning that names tables without row-level security and the call that secures each.
 
-    ``tables`` maps each name to its columns of type uuid or text, which may hold a user's id.
+    ``tables`` maps each name to its columns that may hold a user's id, with their type: uuid or text.
     """
     if not tables:
         return []
-    calls: list[str] = []
-    for name, columns in tables.items():
-        user = next((column for column in _USER_COLUMNS if column in columns), None)
-        action = f"create_user_isolation table_name={name} user_column={user}" if user else f"enable table_name={name}"
-        calls.append(f"manage_rls {action}")
-    return [
+    calls = [f"manage_rls {_securing(name, columns)}" for name, columns in tables.items()]
+    said = (
         f"No row-level security on {', '.join(tables)}: every signed-in user can read and change all rows. "
         f"Fix with app_id={app_id}: {'; '.join(calls)}."
-    ]
+    )
+    if any("create_user_isolation" in call for call in calls):
+        said += (
+            " Isolation lets users write rows of their own: for a table that decides what they reach elsewhere, such "
+            "as members of a team, let them only read theirs (create_policy, command=SELECT), or anybody can join."
+        )
+    return [said]
+
+
+def _securing(name: str, columns: dict[str, str]) -> str:
+    user = next((column for column in _USER_COLUMNS if column in columns), None)
+    if user is None:
+        return f"enable table_name={name}"
+    if not _DECIDES.search(name):
+        return f"create_user_isolation table_name={name} user_column={user}"
+    cast = "::uuid" if columns[user] == "uuid" else ""
+    return (
+        f"create_policy table_name={name} policy_name={fit(name + '_read')} command=SELECT role=user "
+        f'using_expression="{user} = current_user_id(){cast}"'
+    )

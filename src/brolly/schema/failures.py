@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from brolly.core.errors import AppError
 from brolly.pg.expression import Refusal
 from brolly.schema.plan import Step
+from brolly.schema.problems import sentence
 
 _REMEDIES = {
     "0A000": "Call manage_rls list, delete what the message names, repeat apply, then create the policy again.",
@@ -17,6 +19,8 @@ _REMEDIES = {
     "23505": "Call select_rows to find the rows with equal values, correct them, then repeat apply.",
     "23514": "Call select_rows to find the rows that break the check, correct them or the check, then repeat apply.",
 }
+# As Postgres tells them, one in a line.
+_POLICY = re.compile(r'^policy "?(.+?)"? on table "?(.+?)"? depends on ', re.MULTILINE)
 _CONVERT = "Correct the _alterType expression so that it fits every value; select_rows shows the values."
 
 
@@ -31,10 +35,12 @@ def steps_blocked(steps: Sequence[Step]) -> AppError:
     first = next((block for _, block in blocks if block.code == "STATE_PREREQUISITE_MISSING"), blocks[0][1])
     details: Any = listed
     if first.code == "SCHEMA_MIGRATION_FAILED":
-        details = {**first.details, "statement": blocks[0][0].description, "blocked": listed}
+        # The message says why of the first three.
+        facts = [{"statement": step.description, **block.details} for step, block in blocks]
+        details = facts[0] | ({"blocked": [*facts[:3], *listed[3:]]} if len(blocks) > 1 else {})
     return AppError(
         first.code,
-        f"Nothing was changed. {said}" + ("." if len(blocks) <= 3 else f"; and {len(blocks) - 3} more, see details."),
+        sentence(f"Nothing was changed. {said}" + (f"; and {len(blocks) - 3} more, see details" * (len(blocks) > 3))),
         remediation=" ".join(block.unblock for _, block in blocks[:3]) + " Then repeat manage_schema apply.",
         details=details,
     )
@@ -51,14 +57,30 @@ def migration_failed(step: Step, refused: Refusal) -> AppError:
         "severity": refused.severity,
         "statement": step.description,
     }
-    for key in ("table", "column", "constraint", "depends"):
+    for key in ("table", "column", "constraint"):
         if value := getattr(refused, key):
             details[key] = value
     remedy = _CONVERT if refused.state.startswith("22") else _REMEDIES.get(refused.state)
+    if policies := _policies(refused):
+        details["policies"] = policies
+        remedy = _without_policies(policies)
     depends = f" ({refused.depends})" if refused.depends else ""
     return AppError(
         "SCHEMA_MIGRATION_FAILED",
-        f"Nothing was changed. {step.description}: {message}{depends}.",
+        sentence(f"Nothing was changed. {step.description}: {message}{depends}"),
         remediation=remedy,
         details=details,
     )
+
+
+def _policies(refused: Refusal) -> list[dict[str, str]]:
+    """The policies that stand in the way, as manage_rls delete takes them."""
+    found = _POLICY.findall(refused.depends or "")
+    return [{"table_name": table, "policy_name": policy} for policy, table in found]
+
+
+def _without_policies(policies: Sequence[dict[str, str]]) -> str:
+    calls = [
+        f'manage_rls delete with table_name "{p["table_name"]}", policy_name "{p["policy_name"]}"' for p in policies
+    ]
+    return f"Call {'; '.join(calls)}. Then repeat apply, and create again what is still needed."

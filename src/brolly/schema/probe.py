@@ -95,7 +95,7 @@ async def _all_at_once(conn: Connection, table: str, questions: Sequence[Questio
 async def _ask_one(conn: Connection, table: str, question: Question, answers: Answers) -> None:
     refused = await refusal_of(conn, _statement(table, question))
     if refused is not None:
-        answers.problems.append(Problem(question.path, _reason(refused)))
+        answers.problems.append(Problem(question.path, _reason(refused, question)))
         return
     unsafe = await unsafe_functions(conn, _TREES, quote(table))
     if unsafe:
@@ -123,7 +123,9 @@ async def _read(conn: Connection, table: str, questions: Sequence[Question], ans
             answers.texts[question.place] = text
 
 
-def _reason(refused: Refusal) -> str:
+def _reason(refused: Refusal, question: Question) -> str:
+    if refused.state == "42804" and question.place[1] == "default" and question.sql == "current_user_id()":
+        return "current_user_id() is text, and the column is not; for a uuid column write current_user_id()::uuid"
     if refused.state == "42P01":
         return f"{refused.message}; write column names without the table's"
     return refused.message

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
 from brolly.core.errors import AppError
 from brolly.core.wording import in_json
+from brolly.schema.shapes import column_on_table, must_be_object
 
 # The keys of each kind of object in a document, as its author writes them.
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -56,7 +58,7 @@ def refuse(problems: Sequence[Problem]) -> AppError:
     more = f"; and {len(shown) - 5} more, see details" if len(shown) > 5 else ""
     return AppError(
         code,
-        f"The schema document is not accepted: {'; '.join(shown[:5])}{more}.",
+        sentence(f"The schema document is not accepted: {'; '.join(shown[:5])}{more}"),
         remediation=None
         if code == "QUOTA_TABLE_LIMIT"
         else "Correct the places named in details.problems and try manage_schema dry_run; nothing was changed.",
@@ -64,14 +66,21 @@ def refuse(problems: Sequence[Problem]) -> AppError:
     )
 
 
+def sentence(text: str) -> str:
+    """The text with its full stop, unless it has an end of its own."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def problems_of(error: ValidationError) -> list[Problem]:
     """What pydantic found, in the document's own words."""
     found: list[Problem] = []
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False):
         loc = [str(part) for part in item["loc"] if part != "[key]"]
         message = in_json(item)
         if item["type"] == "extra_forbidden":
-            message = _unknown_key(loc)
+            message = _unknown_key(loc, item["input"])
+        elif item["type"] in ("dict_type", "model_type"):
+            message = must_be_object(loc, item["input"])
         elif item["type"] == "missing":
             loc, message = loc[:-1], f"{loc[-1]} is missing"
         found.append(Problem(".".join(loc), message))
@@ -89,10 +98,12 @@ def _kind(loc: list[str]) -> str:
     return "index" if loc[2:3] == ["indexes"] else "column"
 
 
-def _unknown_key(loc: list[str]) -> str:
+def _unknown_key(loc: list[str], given: Any) -> str:
     kind, key = _kind(loc), loc[-1]
     if hint := _OBSOLETE.get((kind, key)):
         return f"{key} is not a key of a {kind}; {hint}"
+    if kind == "table" and (hint := column_on_table(key, given)):
+        return f"{key} is not a key of a table; {hint}"
     near = nearest(key, _KEYS[kind])
     if kind == "document":
         return f"{key} is not a key of the document" + (near or '; tables go under "tables"')

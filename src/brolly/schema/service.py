@@ -29,6 +29,7 @@ from brolly.schema.probe import ask
 from brolly.schema.problems import refuse
 from brolly.schema.questions import questions
 from brolly.schema.statements import quote
+from brolly.schema.widened import widened
 
 # One change of an app's structure at a time, whether of its tables or of their policies.
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('brolly-structure', 0))"
@@ -117,15 +118,21 @@ async def apply_schema(deps: Deps, caller: Caller, params: Apply) -> dict[str, A
         plan = draft.plan
         if not plan.steps:
             return _up_to_date(plan, draft.warnings(app))
-        plan = await _measured(deps, caller, app, plan)
-        if blocked := [step for step in plan.steps if step.block is not None]:
-            raise steps_blocked(blocked)
-        await _take(conn, plan, draft.forced)
+        plan = await _taken(deps, caller, app, conn, draft)
         migration_id = await _record(conn, caller, plan, params.name)
     await deps.catalog.changed(app)
     statements = [{"sql": step.sql, "description": step.description} for step in plan.steps]
     result: dict[str, Any] = {"applied": len(statements), "statements": statements, "migration_id": migration_id}
     return result | _notes(plan, draft.warnings(app))
+
+
+async def _taken(deps: Deps, caller: Caller, app: App, conn: Connection, draft: _Draft) -> Plan:
+    """Take the plan's steps; raises what stands in the way of one."""
+    plan = await _measured(deps, caller, app, draft.plan)
+    if blocked := [step for step in plan.steps if step.block is not None]:
+        raise steps_blocked(blocked)
+    await _take(conn, plan, draft.forced)
+    return plan
 
 
 async def _take(conn: Connection, plan: Plan, forced: frozenset[str]) -> None:
@@ -169,17 +176,23 @@ class _Draft:
     plan: Plan
     forced: frozenset[str]
     """The tables whose row-level security binds their owner too."""
+    widened: list[str]
+    """Warnings of what the document takes away by leaving it out."""
 
     def warnings(self, app: App) -> list[str]:
         """What the caller should know beside the steps."""
         seeded = [name for name, spec in self.document.tables.items() if spec.seed]
         ignored = [f"_seed has no effect here: {', '.join(seeded)}."] if seeded else []
-        return open_tables(_open(self.after), app.id) + ignored
+        return self.widened + open_tables(_open(self.after), app.id) + ignored
 
 
-def _open(after: Mapping[str, Outcome]) -> dict[str, list[str]]:
+def _open(after: Mapping[str, Outcome]) -> dict[str, dict[str, str]]:
     return {
-        name: [column for column, kind in outcome.columns.items() if kind.base in ("uuid", "text") and not kind.array]
+        name: {
+            column: kind.base
+            for column, kind in outcome.columns.items()
+            if kind.base in ("uuid", "text") and not kind.array
+        }
         for name, outcome in after.items()
         if outcome.now is None or not outcome.now.rls_enabled
     }
@@ -197,7 +210,8 @@ async def _draft(conn: Connection, raw: Any) -> _Draft:
     if answers.problems:
         raise refuse(answers.problems)
     forced = frozenset(table.name for table in snapshot.tables.values() if table.rls_forced)
-    return _Draft(document, after, make_plan(document, snapshot, answers.texts), forced)
+    plan = make_plan(document, snapshot, answers.texts)
+    return _Draft(document, after, plan, forced, widened(document, snapshot))
 
 
 async def _measured(deps: Deps, caller: Caller, app: App, plan: Plan) -> Plan:
@@ -252,7 +266,25 @@ async def what_apply_loses(deps: Deps, caller: Caller, params: Apply) -> str | N
                 what = f"table {loss.table}" if loss.column is None else f"column {loss.table}.{loss.column}"
                 unit = "rows" if loss.column is None else "values"
                 said.append(f"{what} ({count} {unit}) is {loss.how}")
-    return f"In app {app.name}: {'; '.join(said)}. Go on?" if said else None
+    if not said:
+        return None
+    await _rehearse(deps, caller, app, params)
+    return f"In app {app.name}: {'; '.join(said)}. Go on?"
+
+
+class _RollBack(Exception):  # noqa: N818 - not a failure
+    pass
+
+
+async def _rehearse(deps: Deps, caller: Caller, app: App, params: Apply) -> None:
+    """Take all steps and undo them: nobody should be asked about a change that cannot be made."""
+    try:
+        async with _structure(deps, app) as conn:
+            await conn.execute(_LOCK)
+            await _taken(deps, caller, app, conn, await _draft(conn, params.document))
+            raise _RollBack
+    except _RollBack:
+        return
 
 
 def _losses(document: Document, snapshot: Snapshot) -> list[Loss]:
