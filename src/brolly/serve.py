@@ -25,6 +25,7 @@ from brolly.daemon import Running, log_path, make_folders, record_path, server_l
 from brolly.deps import Deps
 from brolly.keys.service import ensure_owner_key
 from brolly.listener import BACKLOG, local_url
+from brolly.patience import OncePerWhile, PatientProtocol, raise_file_limit
 from brolly.pg.embedded.cluster import bound_log
 from brolly.web import build_web
 
@@ -56,6 +57,7 @@ def configure_logging(level: str) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,
     )
+    logging.getLogger("asyncio").addFilter(OncePerWhile())
     if level != "debug":
         for name in ("uvicorn", "mcp", "httpx", "httpcore", "asyncio", "sse_starlette"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -178,6 +180,7 @@ async def serve(
 
     ``keep_log`` keeps the log of a server in the background small.
     """
+    raise_file_limit()
     make_folders(settings.home)
     settings = replace(settings, port=listener.getsockname()[1])
     stop = _Stop()
@@ -205,7 +208,14 @@ async def _run(
         key_file = await settle_owner_key(deps)
         postgres = "external" if settings.database_url else "embedded"
         running = Running(
-            os.getpid(), local_url(settings), __version__, datetime.now(UTC).isoformat(timespec="seconds"), postgres
+            os.getpid(),
+            local_url(settings),
+            __version__,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            postgres,
+            settings.host,
+            settings.read_only,
+            settings.tools,
         )
 
         def on_ready() -> None:
@@ -225,6 +235,7 @@ async def _run(
             # Longer than clients keep an idle connection, lest one sends just when we close it.
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             backlog=BACKLOG,
+            http=PatientProtocol,
         )
 
         def on_end() -> None:

@@ -8,7 +8,7 @@ from brolly.apps.provision import migrate_all, sweep, unfinished
 from brolly.core.worker import Worker
 from brolly.deps import Deps
 
-SWEEP_SECONDS = 60
+SWEEP_SECONDS = 5
 UNFINISHED_SECONDS = 1
 
 
