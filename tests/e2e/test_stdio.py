@@ -285,3 +285,21 @@ def test_it_imports_neither_the_sdk_nor_the_database(home: Path) -> None:
     assert done.stdout == ""
     for heavy in ("mcp", "pydantic", "asyncpg", "uvicorn", "starlette"):
         assert f"'{heavy}'" not in done.stderr
+
+
+def test_no_message_ends_the_bridge(home: Path) -> None:
+    version = "io.modelcontextprotocol/protocolVersion"
+    with pipes(home) as session:
+        session.send(INITIALIZE)
+        session.send(
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": []}},
+            {"jsonrpc": "2.0", "method": "notifications/x", "params": {"_meta": {version: "☃"}}},
+            {"jsonrpc": "2.0", "method": "\ud800", "params": {"name": "\ud800", "_meta": {version: "2026-07-28"}}},
+            {"jsonrpc": "2.0", "id": "\ud800", "method": "tools/list"},
+            {"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "\ud800", "_meta": {version: "☃"}}},
+            {"jsonrpc": "2.0", "id": 6, "method": "ping"},
+        )
+        session.send({"jsonrpc": "2.0", "id": "last", "method": "ping"})
+        session.answer("last")
+        assert session.close() < 1.0
+        assert session.child.returncode == 0

@@ -107,7 +107,8 @@ class Bridge:
 
     def _cancel(self, message: Message) -> None:
         """Closing the connection is what cancels over HTTP, in both eras, as the server keeps no sessions."""
-        flight = self._flights.get(params_of(message).get("requestId"))
+        request_id = params_of(message).get("requestId")
+        flight = self._flights.get(request_id) if isinstance(request_id, str | int | float) else None
         if flight is not None:
             flight.scope.cancel()
 
@@ -116,8 +117,11 @@ class Bridge:
             base = await self._server.base()
             headers = self._headers(message)
             await self._client.post(f"{base}/mcp", content=raw, headers=headers, timeout=10)
-        except (AppError, httpx.HTTPError) as error:
-            say(f"{message.get('method', 'an answer')} was not delivered: {error}")
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            # Nobody waits for it, and what it holds must not end the calls in flight.
+            say(f"{message.get('method', 'an answer')!r} was not delivered: {error!r}")
 
     async def _request(self, flight: _Flight) -> None:
         message = flight.message
@@ -228,7 +232,8 @@ class Bridge:
         self._answer(_failure(message, error_body(error)["error"]))
 
     def _answer(self, answer: Message) -> None:
-        self._stdio.write(json.dumps({"jsonrpc": "2.0", **answer}, ensure_ascii=False, separators=(",", ":")).encode())
+        # In ASCII: an id may hold half of a character, which has no bytes of its own.
+        self._stdio.write(json.dumps({"jsonrpc": "2.0", **answer}, separators=(",", ":")).encode())
 
     def _headers(self, message: Message) -> dict[str, str]:
         return {**headers_of(message, self._negotiated), "Authorization": f"Bearer {self._server.key()}"}

@@ -34,7 +34,7 @@ def headers_of(message: Message, negotiated: str) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
     method = str(message.get("method"))
     if version := own_version(message):
-        headers["MCP-Protocol-Version"] = version
+        headers["MCP-Protocol-Version"] = header_value(version)
         headers["Mcp-Method"] = header_value(method)
         name = params_of(message).get(_NAMED.get(method, ""))
         if isinstance(name, str):
@@ -48,7 +48,7 @@ def header_value(text: str) -> str:
     """Text as a header's value: as it is, or in base64 where HTTP would not keep it."""
     if _PLAIN.fullmatch(text) and not _ENCODED.fullmatch(text):
         return text
-    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
+    return f"=?base64?{base64.b64encode(text.encode('utf-8', 'replace')).decode()}?="
 
 
 async def read_events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
