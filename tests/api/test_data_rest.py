@@ -291,3 +291,26 @@ async def test_end_users_come_with_their_tokens(
             assert code(await user.get(f"/v1/{other}/notes")) == (401, "AUTH_INVALID_END_USER_JWT")
         finally:
             await provision.delete(deps, await deps.registry.get(owner, other))
+
+
+async def test_what_is_there_already_is_changed_only_by_whom_it_belongs_to(
+    base: str, app: App, http: httpx.AsyncClient
+) -> None:
+    await http.post(f"/v1/{app.id}/rls", json={"table_name": "notes", "user_column": "owner"})
+    alice = {"X-Butterbase-As-Role": "user", "X-Butterbase-As-User": ALICE}
+    for resolution in ("merge-duplicates", "ignore-duplicates"):
+        headers = {**alice, "Prefer": f"resolution={resolution}"}
+        mine = await http.post(f"{base}/notes", json={"id": 2, "title": f"by {resolution}"}, headers=headers)
+        assert mine.status_code in (200, 201), mine.text
+        hers = await http.post(f"{base}/notes", json={"id": 1, "title": "taken"}, headers=headers)
+        assert hers.status_code in (200, 403), hers.text
+        assert hers.json() is None or code(hers) == (403, "AUTH_RLS_POLICY_VIOLATION")
+    rows = (await http.get(f"{base}/notes?id=lte.2&order=id&select=title,owner")).json()
+    assert rows == [{"title": "Note 1", "owner": BOB}, {"title": "by merge-duplicates", "owner": ALICE}]
+
+
+def test_the_words_that_are_no_tables_are_those_that_no_table_may_have() -> None:
+    from brolly.data.routes import ROUTE_WORDS
+    from brolly.schema import document
+
+    assert document.ROUTE_WORDS == ROUTE_WORDS

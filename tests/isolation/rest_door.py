@@ -65,6 +65,8 @@ class RestDoor(Door):
 class RestFilterDoor(RestDoor):
     """The same on the whole table, with a filter; new rows as an array."""
 
+    verbs = frozenset(("insert", "update", "delete"))
+
     async def insert(self, who: Who, row: Row) -> bool:
         return self._allowed(await self._send(who, "POST", json=[row]), 201)
 

@@ -24,7 +24,7 @@ from brolly.endpoint import caller_of, deps_of
 
 # First words after the app that belong to other features; a table cannot be called like one.
 ROUTE_WORDS = frozenset((
-    "admin", "agents", "ai", "audit-logs", "auth", "billing", "chat", "config", "custom-domains",
+    "admin", "agents", "ai", "audit-logs", "auth", "chat", "config", "custom-domains",
     "durable-objects", "edge-ssr", "embeddings", "env", "fn", "frontend", "functions", "images", "integrations",
     "kv", "mcp-servers", "migrations", "partners", "people", "rag", "realtime", "repo", "rls", "schema",
     "secure", "videos", "webhook",
