@@ -178,6 +178,10 @@ async def test_the_outbox_is_the_owners_alone(
     assert (await anon_http.get(address)).status_code == 401
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}
     assert (await anon_http.get(address, headers=headers)).status_code == 401
+    # A code is a way in, so a key that may only read does not see it.
+    _, reader = await make_owner(deps, ("*", "read"), app.account_id)
+    async with http_client(deps, reader) as client:
+        assert (await client.get(address)).json()["messages"] == [{**message, "body": None}]
     _, key = await make_owner(deps)
     async with http_client(deps, key) as stranger:
         for path in (address, f"/v1/{app.id}/admin/auth/users"):

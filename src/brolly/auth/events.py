@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from brolly.core.audit_event import AuditEvent
 from brolly.core.caller import Caller
-from brolly.core.tool import AuditEvent
 from brolly.deps import Deps
 from brolly.registry import App
 

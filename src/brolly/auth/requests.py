@@ -29,8 +29,9 @@ def read_body(model: type[P], app_id: str, body: Mapping[str, Any]) -> P:
     try:
         # Half of a surrogate pair is JSON, but no text that can be hashed or stored.
         json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise AppError("VALIDATION_INVALID_SCHEMA", "Invalid request body: it holds half a character.") from None
+    except (UnicodeEncodeError, RecursionError):
+        what = "Invalid request body: it holds half a character, or is nested too deeply."
+        raise AppError("VALIDATION_INVALID_SCHEMA", what) from None
     try:
         return model.model_validate({**values, "app_id": app_id})
     except ValidationError as error:

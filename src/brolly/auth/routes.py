@@ -30,6 +30,12 @@ def _answers(
 
     async def answer(request: Request) -> Response:
         deps = deps_of(request)
+        if deps.settings.read_only and request.method != "GET":
+            raise AppError(
+                "AUTH_FORBIDDEN",
+                "This server is in read-only mode; nobody signs up, in or out.",
+                remediation="Use a server that is not read-only; manage_auth_users list works as it is.",
+            )
         params = read_body(model, request.path_params["app_id"], await json_body(request))
         try:
             reply = await run(deps, caller_of(request), params)
