@@ -35,7 +35,7 @@ async def measure(run: Run) -> Sequence[Table]:
     ]
     note = (
         f"{repeats} apps in turn, {rounds} × {AT_ONCE} at once. One app costs {times(ratio)} the bare clone: "
-        "two logins, grants, the registry's row and two flushed transactions come on top."
+        "two logins, grants, the registry's row and the audit row come on top."
     )
     return [Table(["", "least", "p50", "p95", "largest", "goal", "met"], rows, [note])]
 
