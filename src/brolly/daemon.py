@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -38,6 +39,10 @@ class Running:
     version: str
     started_at: str
     postgres: str
+    host: str = ""
+    """The address that it listens on; empty when an older version did not say."""
+    read_only: bool = False
+    tools: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -98,11 +103,13 @@ def find_server(home: Path) -> Running | None:
         if not is_held(server_lock(home)):
             return None
         found = json.loads(record_path(home).read_text())
-        # A newer version may have written more.
-        return Running(**{field.name: found[field.name] for field in fields(Running)})
+        # A newer version may have written more, an older one less.
+        known: dict[str, Any] = {field.name: found[field.name] for field in fields(Running) if field.name in found}
+        known["tools"] = tuple(known.get("tools", ()))
+        return Running(**known)
     except PermissionError as error:
         raise _unusable(home, error) from error
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError):
         # Between the lock and the record it is starting or ending.
         return None
 

@@ -8,12 +8,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from brolly.commands.terminal import is_terminal, run, spinner, write, write_facts
-from brolly.core.settings import is_set, load_settings
+from brolly.commands.terminal import is_terminal, note, run, spinner, write, write_facts
+from brolly.core.errors import AppError
+from brolly.core.settings import Settings, is_set, load_settings
 
 if TYPE_CHECKING:
+    from brolly.daemon import Running
     from brolly.serve import Serving
+
+_IN_THE_CLEAR = (
+    "listening on %s without TLS: keys and data cross the network in the clear. Put a proxy with TLS in front "
+    "and set BROLLY_PUBLIC_URL to its address"
+)
+_OTHER_PORT = "Port %s is in use; listening on %s: correct the url in mcp.json"
 
 
 def serve_here(given: Mapping[str, Any], *, any_port: bool, announce: int | None) -> None:
@@ -26,11 +35,9 @@ def serve_here(given: Mapping[str, Any], *, any_port: bool, announce: int | None
 
     configure_logging(settings.log_level)
     if not is_loopback(settings.host):
-        log.warning(
-            "listening on %s without TLS: keys and data cross the network in the clear. Put a proxy with TLS in front "
-            "and set BROLLY_PUBLIC_URL to its address",
-            settings.host,
-        )
+        log.warning(_IN_THE_CLEAR, settings.host)
+    if settings.port not in (0, port := listener.getsockname()[1]):
+        log.warning(_OTHER_PORT, settings.port, port)
 
     def ready(serving: Serving) -> None:
         if announce is not None:
@@ -69,20 +76,48 @@ def _show(serving: Serving) -> None:
 
 
 def bring_up(given: Mapping[str, Any]) -> None:
-    """Start the server in the background, if none runs."""
+    """Start the server in the background, if none runs; one that runs must be as the options say."""
     settings = load_settings(**given)
     from brolly.daemon import find_server
+    from brolly.listener import is_loopback
 
     running = find_server(settings.home)
     if running is not None:
+        _check_alike(running, settings, given)
         write(f"{running.url} (runs already, process {running.pid})" if is_terminal() else running.url)
         return
     with spinner("Starting the server…"):
         running = run(_ensure, settings, given)
+    # Somebody else may have been quicker.
+    _check_alike(running, settings, given)
+    if not is_loopback(settings.host):
+        note(_IN_THE_CLEAR % settings.host)
+    if settings.port not in (0, port := urlsplit(running.url).port):
+        note(_OTHER_PORT % (settings.port, port))
     write(running.url)
 
 
-async def _ensure(settings: Any, given: Mapping[str, Any]) -> Any:
+def _check_alike(running: Running, settings: Settings, given: Mapping[str, Any]) -> None:
+    """Refuse to pass off a server as one with other options; what was not asked for may differ."""
+    asked = {name for name in ("host", "port", "read_only", "tools") if given[name] is not None or is_set(name)}
+    port = urlsplit(running.url).port
+    unlike = {
+        "host": f"listening on {running.host}" if running.host not in ("", settings.host) else "",
+        "port": f"not on port {settings.port}" if settings.port not in (0, port) else "",
+        "read_only": ("" if running.read_only else "not ") + "read-only"
+        if running.read_only != settings.read_only
+        else "",
+        "tools": f"with {', '.join(running.tools) or 'all'} tools" if {*running.tools} != {*settings.tools} else "",
+    }
+    if said := [words for name, words in unlike.items() if words and name in asked]:
+        raise AppError(
+            "CONFIG_INVALID",
+            f"A server runs already at {running.url}, {', '.join(said)}.",
+            remediation="Run brolly down, then repeat.",
+        )
+
+
+async def _ensure(settings: Settings, given: Mapping[str, Any]) -> Running:
     from brolly.daemon import ensure_running
 
     options = [] if given["port"] is not None or is_set("port") else ["--any-port"]
@@ -104,12 +139,23 @@ def bring_down(home: Path | None) -> None:
     with spinner("Ending the server…"):
         ended = run(stop_server, settings.home)
         left = run(_end_postgres, settings.home)
+        more = ended is not None and _postgres_runs(settings.home)
     if ended is not None:
         write(f"Ended the server at {ended.url}.")
     elif left:
         write("No server ran; ended the Postgres that a killed one had left.")
     else:
         write("No server runs.")
+    if more:
+        note("Another process still uses this data folder: a second brolly serve ends with Ctrl-C where it runs.")
+
+
+def _postgres_runs(home: Path) -> bool:
+    if not (home / "postgres.users").exists():
+        return False
+    from brolly.pg.embedded.cluster import find_postmaster
+
+    return find_postmaster((home / "postgres").resolve()) is not None
 
 
 async def _end_postgres(home: Path) -> bool:
