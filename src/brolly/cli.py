@@ -42,16 +42,28 @@ def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
     return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+class _Port(click.IntRange):
+    """A port; a mistake is told in words."""
+
+    def __init__(self) -> None:
+        super().__init__(0, _MAX_PORT)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a whole number from 0 to {_MAX_PORT}.", param, ctx)
+
+
 _home = click.option("--home", metavar="FOLDER", callback=_folder, help="Data folder (BROLLY_HOME).")
 _host = click.option("--host", metavar="ADDRESS", help="Address to listen on (BROLLY_HOST; 127.0.0.1).")
-_port = click.option(
-    "--port", type=click.IntRange(0, _MAX_PORT), metavar="PORT", help="Port to listen on (BROLLY_PORT; 4000)."
-)
+_port = click.option("--port", type=_Port(), metavar="PORT", help="Port to listen on (BROLLY_PORT; 4000).")
 _read_only = click.option(
     "--read-only/--no-read-only", default=None, help="Offer only actions that change nothing (BROLLY_READ_ONLY)."
 )
 _tools = click.option("--tools", metavar="A,B", callback=_names, help="Offer only these MCP tools (BROLLY_TOOLS; all).")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_json = click.option("--json", "as_json", is_flag=True, help='Print JSON, for programs; failures too: {"error": …}.')
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -107,7 +119,11 @@ def down(home: Path | None) -> None:
 @_home
 @_json
 def status(home: Path | None, as_json: bool) -> None:
-    """Say whether the server runs, where, and how much it holds. Exits with 3 when it does not."""
+    """Say whether the server runs and where.
+
+    Also how many apps the owner has (or the account of BROLLY_API_KEY, if set) and the disk space of all. Exits with 3
+    when it does not run.
+    """
     from brolly.commands.status import show_status
 
     sys.exit(show_status(home, as_json))
@@ -126,7 +142,30 @@ def mcp(**given: Any) -> None:
     from brolly.bridge import run_bridge
     from brolly.core.settings import is_set, load_settings
 
-    run_bridge(load_settings(**given), port_given=is_set("port"))
+    settings = load_settings(**given)
+    if not settings.url:
+        _check_tools(settings.tools, "--tools" if given["tools"] is not None else "BROLLY_TOOLS")
+    run_bridge(settings, port_given=is_set("port"))
+
+
+def _check_tools(names: tuple[str, ...], where: str) -> None:
+    """Refuse a name that is no tool before the client waits for one; a server elsewhere may have others."""
+    if not names:
+        return
+    import difflib
+
+    from brolly.core.errors import AppError
+    from brolly.core.pages import tool_pages
+
+    known = list(tool_pages())
+    for name in names if known else ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise AppError(
+                "CONFIG_INVALID",
+                f"{where} names {name}, which is not a tool." + (f" Did you mean {near[0]}?" if near else ""),
+                remediation=f"Use names from: {', '.join(known)}.",
+            )
 
 
 @brolly.group()
@@ -177,7 +216,10 @@ def keys_revoke(key_id: str, home: Path | None, as_json: bool) -> None:
 @_home
 @_json
 def migrate(check: bool, home: Path | None, as_json: bool) -> None:
-    """Bring the control database, the template and every app's database up to date."""
+    """Bring all databases up to date.
+
+    These are the control database, the template of apps and the database of every app.
+    """
     from brolly.commands.migrate import migrate_databases
 
     sys.exit(migrate_databases(home, check, as_json))
@@ -188,14 +230,37 @@ def migrate(check: bool, home: Path | None, as_json: bool) -> None:
 def demo(arguments: tuple[str, ...]) -> None:
     """Build a small secured app and show who sees what."""
     command: click.Command = importlib.import_module("brolly.demo").demo
-    command.main(list(arguments), prog_name="brolly demo")
+    command.main(list(arguments), prog_name="brolly demo", standalone_mode=False)
 
 
 def main() -> None:
     """Run the command line; failures are shown in words, not as tracebacks."""
-    try:
-        brolly(prog_name="brolly")
-    except Exception as error:
-        from brolly.commands.terminal import show_failure
+    from brolly.commands.terminal import settle_encoding, show_failure, show_misuse
 
-        sys.exit(show_failure(error))
+    settle_encoding()
+    words = sys.argv[1:]
+    as_json = "--json" in words
+    try:
+        sys.exit(brolly.main(words, prog_name="brolly", standalone_mode=False))
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        if as_json:
+            show_misuse(error.format_message(), _command_in(words), as_json)
+        else:
+            error.show()
+        sys.exit(error.exit_code)
+    except Exception as error:
+        sys.exit(show_failure(error, _command_in(words), as_json))
+
+
+def _command_in(words: list[str]) -> str:
+    """The command that was called, as a person would write it: ``brolly keys create``."""
+    found: click.Command | None = brolly
+    path = ["brolly"]
+    for word in words:
+        found = found.commands.get(word) if isinstance(found, click.Group) else None
+        if found is None:
+            break
+        path.append(word)
+    return " ".join(path)

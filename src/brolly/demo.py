@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.table import Table
 
 from brolly.core.settings import load_settings
 
+_START_SECONDS = 3.0  # until a server that was just started can be found
 ALICE = "a11ce000-0000-4000-8000-000000000001"
 BOB = "b0b00000-0000-4000-8000-000000000002"
 
@@ -77,6 +82,14 @@ EXPECTED: Mapping[str, tuple[int, ...]] = {
     "Bob": (0, 2, 3),
     "service key": (0, 1, 2, 3),
 }
+
+
+class _Screen(Console):
+    """The screen; a reader that is gone is told as such, where rich would end the process in midst of its tasks."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass it on."""
+        raise BrokenPipeError
 
 
 class DemoFailed(Exception):  # noqa: N818 - what the person reads
@@ -259,42 +272,103 @@ async def _all_steps(demo: Demo, name: str) -> None:
 
 async def run_demo(home: Path, screen: Console, name: str) -> str | None:
     """Every step against a server on that data folder, which ``brolly mcp`` starts; what went wrong, or None."""
-    from mcp import Client, StdioServerParameters
+    from mcp import StdioServerParameters
+    from mcp.client.stdio import stdio_client
 
     server = StdioServerParameters(command=sys.executable, args=["-m", "brolly", "mcp"], env={"BROLLY_HOME": str(home)})
-    with screen.status("Starting a server (the first start creates the database cluster)…"):
-        stack = AsyncExitStack()
-        session = await stack.enter_async_context(Client(server))
-    async with stack:
+    # What it says on stderr would tear the spinner; what matters is in its answers.
+    with Path(os.devnull).open("w") as unheard:  # noqa: ASYNC230 - the null device blocks nobody
+        return await _with_client(stdio_client(server, errlog=unheard), screen, name)
+
+
+async def _with_client(transport: Any, screen: Console, name: str) -> str | None:
+    from mcp import Client, MCPError
+
+    spinner = "dots" if screen.encoding.startswith("utf") else "line"
+    async with AsyncExitStack() as stack:
+        with screen.status("Starting a server (the first start creates the database cluster)…", spinner=spinner):
+            try:
+                session = await stack.enter_async_context(Client(transport))
+            except MCPError as error:
+                return str(error)
         return await _steps(Demo(session, screen), name)
 
 
-def _finish(home: Path, keep: bool, screen: Console) -> None:
-    from brolly.daemon import stop_server
-    from brolly.pg.embedded import remove_data_folder
+@dataclass
+class _Run:
+    """A run that a signal ends in good order: a closed terminal, the system going down, Ctrl-C."""
 
-    if keep:
-        screen.print(f"\n[dim]The server goes on; data folder {home}. Stop it with: brolly down[/]")
-        return
-    anyio.run(stop_server, home)
-    remove_data_folder(home)
+    home: Path
+    keep: bool
+    screen: Console
+    failure: str | None = None
+    signal: int = 0
+
+    async def work(self, name: str) -> None:
+        """The steps, then clearing up, which no signal disturbs."""
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as scope:
+                await group.start(self._listen, scope)
+                try:
+                    self.failure = await run_demo(self.home, self.screen, name)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._clear_up()
+            group.cancel_scope.cancel()
+
+    async def _listen(
+        self, scope: anyio.CancelScope, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        wanted = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            wanted.append(signal.SIGHUP)
+        with anyio.open_signal_receiver(*wanted) as signals:
+            task_status.started()
+            async for number in signals:
+                self.signal = self.signal or number
+                scope.cancel()
+
+    async def _clear_up(self) -> None:
+        if self.keep:
+            return
+        from brolly.daemon import stop_server
+        from brolly.pg.embedded import remove_data_folder
+
+        ended = await stop_server(self.home)
+        if ended is None and self.signal:
+            # It may just have been started, before it holds anything by which it could be found.
+            await anyio.sleep(_START_SECONDS)
+            await stop_server(self.home)
+        remove_data_folder(self.home)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--keep", is_flag=True, help="Use your own data folder and leave the app and the server there.")
 def demo(keep: bool) -> None:
     """Watch an MCP client build a secured blog (throw-away data unless --keep)."""
-    screen = Console()
-    home = load_settings().home if keep else Path(tempfile.mkdtemp(prefix="brolly-demo-"))
-    name = f"demo-blog-{int(time.time())}" if keep else "demo-blog"
+    screen = _Screen(highlight=False)
     screen.rule("[bold]Brolly demo[/]")
+    home = load_settings().home if keep else Path(tempfile.mkdtemp(prefix="brolly-demo-"))
+    done = _Run(home, keep, screen)
     begun = time.perf_counter()
-    try:
-        failure = anyio.run(run_demo, home, screen, name)
-    finally:
-        _finish(home, keep, screen)
-    if failure is not None:
-        screen.print(f"[bold red]✗ {failure}[/]")
+    anyio.run(done.work, f"demo-blog-{int(time.time())}" if keep else "demo-blog")
+    # The terminal may be gone.
+    with suppress(OSError) if done.signal else nullcontext():
+        _say_end(done, time.perf_counter() - begun)
+    if done.signal:
+        raise SystemExit(128 + done.signal)
+    if done.failure is not None:
         raise SystemExit(1)
-    screen.print(f"\n[bold green]Done in {time.perf_counter() - begun:.1f} s.[/]")
-    _connect_help(screen)
+
+
+def _say_end(done: _Run, seconds: float) -> None:
+    screen = done.screen
+    if done.keep:
+        screen.print(f"\n[dim]The server goes on; data folder {done.home}. Stop it with: brolly down[/]")
+    if done.signal:
+        screen.print("Ended.")
+    elif done.failure is not None:
+        screen.print(f"[bold red]✗[/] {escape(done.failure)}", style="bold red")
+    else:
+        screen.print(f"\n[bold green]Done in {seconds:.1f} s.[/]")
+        _connect_help(screen)

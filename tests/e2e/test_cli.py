@@ -114,6 +114,80 @@ def test_up_status_and_down(home: Path) -> None:
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it has ended")
 
 
+def test_up_does_not_pass_off_a_server_as_what_was_asked_for(home: Path) -> None:
+    url = brolly(home, "up").stdout.strip()
+    port = url.rpartition(":")[2]
+    assert brolly(home, "up", "--port", port, "--no-read-only").stdout.strip() == url
+    for done, unlike in (
+        (brolly(home, "up", "--read-only"), "not read-only"),
+        (brolly(home, "up", read_only="1"), "not read-only"),
+        (brolly(home, "up", "--port", "4466"), "not on port 4466"),
+        (brolly(home, "up", "--tools", "manage_app"), "with all tools"),
+    ):
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"A server runs already at {url}, {unlike}." in done.stderr
+        assert "Run brolly down, then repeat." in done.stderr
+
+
+def test_failures_are_in_terms_of_the_command(home: Path) -> None:
+    refused = brolly(home, "keys", "create", "")
+    assert refused.returncode == 1
+    assert "brolly keys create --help" in refused.stderr
+    assert "manage_" not in refused.stderr
+    for arguments, code in ((["keys", "revoke", "x"], 1), (["keys", "list", "--acount", "x"], 2)):
+        refused = brolly(home, *arguments, "--json")
+        assert refused.returncode == code
+        assert set(json.loads(refused.stdout)["error"]) == {"code", "message", "remediation"}
+        assert refused.stderr == ""
+    assert "'abc' is not a whole number" in brolly(home, "up", "--port", "abc").stderr
+    mistyped = brolly(home, "mcp", tools="manage_ap")
+    assert mistyped.returncode == 1
+    assert "BROLLY_TOOLS names manage_ap, which is not a tool. Did you mean manage_app?" in mistyped.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_demo_that_is_ended_leaves_nothing(here: Machine, number: signal.Signals) -> None:
+    folder = here.home()
+    folder.mkdir(mode=0o711)
+    with subprocess.Popen(
+        [*COMMAND, "demo"],
+        env={**environment(folder), "TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        wait_until(lambda: list(folder.glob("brolly-demo-*/server.lock")), "its server starts")
+        child.send_signal(number)
+        _, said = child.communicate(timeout=40)
+    assert child.returncode == 128 + number
+    assert "Traceback" not in said
+    assert not list(folder.glob("brolly-demo-*"))
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_demo_without_reader_and_without_utf8(here: Machine) -> None:
+    folder = here.home()
+    folder.mkdir(mode=0o711)
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    with subprocess.Popen(
+        [*COMMAND, "demo"],
+        env={**environment(folder), **ascii_only, "TMPDIR": str(folder)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.readline()
+        assert child.stdout.readline().startswith(b"+ connected"), child.stderr.read().decode()
+        child.stdout.close()
+        child.wait(40)
+        assert child.stderr.read() == b""
+    assert child.returncode == 1
+    assert not list(folder.glob("brolly-demo-*"))
+
+
 def test_several_at_once_bring_up_one_server(home: Path) -> None:
     said: list[str] = []
 
@@ -195,8 +269,10 @@ def test_a_taken_default_port_is_stepped_over(here: Machine) -> None:
             stranger.bind(("127.0.0.1", 4000))
             stranger.listen()
         home = here.home()
-        url = brolly(home, "up").stdout.strip()
+        up = brolly(home, "up")
+        url = up.stdout.strip()
         assert url.startswith("http://127.0.0.1:")
+        assert f"Port 4000 is in use; listening on {url.rpartition(':')[2]}" in up.stderr
         assert not url.endswith(":4000")
         assert apps(url, owner_key(home)) == 200
 

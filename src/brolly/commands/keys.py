@@ -15,7 +15,7 @@ from brolly.core.errors import AppError
 from brolly.core.settings import load_settings
 from brolly.deps import Deps
 from brolly.keys.service import ensure_account
-from brolly.keys.tool import MANAGE_API_KEYS, MANAGE_AUTH_CONFIG
+from brolly.keys.tool import GENERATE_KEY, MANAGE_API_KEYS
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -90,7 +90,12 @@ def create_key(home: Path | None, name: str, account: str, app: str | None, read
         arguments: dict[str, Any] = {"name": name, "additional_scopes": ["read"] if read else []}
         if app is not None:
             arguments["app_id"] = app
-        return await MANAGE_AUTH_CONFIG.run(deps, _operator(account_id), "generate_service_key", arguments)
+        try:
+            return await GENERATE_KEY.run(deps, _operator(account_id), "", arguments)
+        except AppError as error:
+            if error.code == "RESOURCE_NOT_FOUND":
+                error.remediation = f"Give the id of an app that account {account} owns; --account names another."
+            raise
 
     made: dict[str, Any] = _in_database(home, work)
     if as_json:

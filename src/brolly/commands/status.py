@@ -34,6 +34,7 @@ def show_status(home: Path | None, as_json: bool) -> int:
         "uptime_seconds": _uptime(running) if running else None,
         "postgres": running.postgres if running else ("external" if settings.database_url else "embedded"),
         "apps": apps,
+        "apps_of": "the account of BROLLY_API_KEY" if settings.api_key else "owner",
         "home": str(settings.home),
         "disk_bytes": disk_use(settings.home),
     }
@@ -90,7 +91,7 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ]
     words.append(("Postgres", facts["postgres"]))
     if facts["apps"] is not None:
-        words.append(("Apps", str(facts["apps"])))
+        words.append(("Apps", f"{facts['apps']} ({facts['apps_of']})"))
     return [*words, ("Data", facts["home"]), ("On disk", _size(facts["disk_bytes"]))]
 
 
