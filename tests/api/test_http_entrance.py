@@ -55,6 +55,7 @@ async def test_an_apps_address_says_what_is_there(
     async with http_client(deps, other_key) as stranger:
         foreign = await stranger.get(f"/v1/{app.id}")
     assert (foreign.status_code, code_of(foreign)) == (404, "RESOURCE_NOT_FOUND")
+    assert (await anon_http.get("/v1/regions")).status_code == 200
     unknown = await anon_http.get("/v1/app_000000000000")
     assert (unknown.status_code, code_of(unknown)) == (404, "RESOURCE_NOT_FOUND")
 

@@ -30,7 +30,6 @@ routes = [
     Route("/apps", endpoint(MANAGE_APP, prepare=_all), methods=["GET"]),
     Route("/apps/{app_id}/status", endpoint(APP_STATUS), methods=["GET"]),
     Route("/apps/{app_id}", endpoint(MANAGE_APP, "delete"), methods=["DELETE"]),
-    Route("/v1/{app_id}", _address, methods=["GET"]),
     Route("/v1/{app_id}/config", endpoint(MANAGE_APP, "get_config"), methods=["GET"]),
     Route("/v1/{app_id}/config/pause", endpoint(MANAGE_APP, "pause"), methods=["PATCH"]),
     Route("/v1/{app_id}/config/access-mode", endpoint(MANAGE_APP, "update_access_mode"), methods=["PATCH"]),
@@ -41,3 +40,6 @@ routes = [
     ),
     Route("/v1/{app_id}/secure", endpoint(MANAGE_APP, "secure"), methods=["POST"]),
 ]
+
+# After /v1/regions and its like, which no app is named.
+last_routes = [Route("/v1/{app_id}", _address, methods=["GET"])]
