@@ -150,6 +150,8 @@ async def test_a_token_of_one_app_is_nothing_in_another(
     try:
         response = await me(anon_http, other, token)
         assert (response.status_code, code_of(response)) == (401, "AUTH_INVALID_END_USER_JWT")
+        response = await anon_http.get(f"/v1/{other.id}/notes", headers={"Authorization": f"Bearer {token}"})
+        assert (response.status_code, code_of(response)) == (401, "AUTH_INVALID_END_USER_JWT")
         private = (await key_set(deps, app)).keys[0].private
         moved = forged(token, private, "RS256", iss=f"butterbase:app:{other.id}", app_id=other.id)
         assert await refused(deps, moved) == "AUTH_INVALID_END_USER_JWT"
@@ -157,6 +159,29 @@ async def test_a_token_of_one_app_is_nothing_in_another(
             await verify(deps, token, other.id)
     finally:
         await provision.delete(deps, other)
+
+
+async def test_policies_hold_for_the_user_of_the_token(
+    deps: Deps, http: httpx.AsyncClient, anon_http: httpx.AsyncClient, app: App, token: str
+) -> None:
+    """From signing up to the rows: each user sees the user's own."""
+    columns = {"id": {"type": "serial", "primaryKey": True}, "user_id": {"type": "text"}, "body": {"type": "text"}}
+    applied = await http.post(
+        f"/v1/{app.id}/schema/apply", json={"schema": {"tables": {"notes": {"columns": columns}}}}
+    )
+    assert applied.status_code == 200, applied.text
+    isolated = await http.post(f"/v1/{app.id}/rls", json={"table_name": "notes", "user_column": "user_id"})
+    assert isolated.status_code < 300, isolated.text
+    await sign_up(anon_http, app, "bob@example.com")
+    bob = (await log_in(anon_http, app, "bob@example.com"))["access_token"]
+    for held, body in ((token, "ann's"), (bob, "bob's")):
+        headers = {"Authorization": f"Bearer {held}"}
+        mine = {"user_id": (await believed(deps, held)).user_id, "body": body}
+        stored = await anon_http.post(f"/v1/{app.id}/notes", json=mine, headers=headers)
+        assert stored.status_code == 201, stored.text
+        rows = (await anon_http.get(f"/v1/{app.id}/notes", headers=headers)).json()
+        assert [row["body"] for row in rows] == [body]
+    assert len((await http.get(f"/v1/{app.id}/notes")).json()) == 2
 
 
 async def test_a_token_of_a_deleted_app_is_refused(deps: Deps, app: App, token: str) -> None:
