@@ -35,6 +35,9 @@ class Caller:
     request_id: str = ""
     ip: str | None = None
     user_agent: str | None = None
+    agreed: str | None = None
+    """The question about what would be lost to which a person has said yes ("" when there was none to ask);
+    None where nobody is asked, as over HTTP, where a program does as it is told."""
 
     @property
     def role(self) -> str:

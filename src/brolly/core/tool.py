@@ -11,7 +11,7 @@ import difflib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
@@ -235,6 +235,7 @@ class Tool:
                 question = await action.loses(host, caller, params)
                 if question is not None:
                     await ask(question)
+                caller = replace(caller, agreed=question or "")
             result = await action.run(host, caller, params)
             if app_id == "_platform" and isinstance(result, dict):
                 # init_app: the id is known only now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from brolly.core.caller import Caller
+from brolly.core.errors import AppError
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.pg.catalog import Snapshot, read_snapshot
@@ -118,12 +119,33 @@ async def apply_schema(deps: Deps, caller: Caller, params: Apply) -> dict[str, A
         plan = draft.plan
         if not plan.steps:
             return _up_to_date(plan, draft.warnings(app))
+        await _keep_to_agreement(conn, caller, app, draft)
         plan = await _taken(deps, caller, app, conn, draft)
         migration_id = await _record(conn, caller, plan, params.name)
     await deps.catalog.changed(app)
     statements = [{"sql": step.sql, "description": step.description} for step in plan.steps]
     result: dict[str, Any] = {"applied": len(statements), "statements": statements, "migration_id": migration_id}
     return result | _notes(plan, draft.warnings(app))
+
+
+async def _keep_to_agreement(conn: Connection, caller: Caller, app: App, draft: _Draft) -> None:
+    """Raise when more would be lost now than the person was asked about: rows arrive while people think."""
+    if caller.agreed is None or not draft.losses:
+        return
+    for name in sorted({loss.table for loss in draft.losses}):
+        await conn.execute(f"lock table {quote(name)} in access exclusive mode")
+        if name in draft.forced:
+            # Otherwise we, the owner, would count no rows.
+            await conn.execute(f"alter table {quote(name)} no force row level security")
+    question = await _question(conn, app, draft.losses)
+    for name in sorted({loss.table for loss in draft.losses} & draft.forced):
+        await conn.execute(f"alter table {quote(name)} force row level security")
+    if question is not None and question != caller.agreed:
+        raise AppError(
+            "CONFIRMATION_REQUIRED",
+            f"More has come to be lost in the meantime. {question}",
+            remediation="Ask the user, then repeat manage_schema apply with confirm: true.",
+        )
 
 
 async def _taken(deps: Deps, caller: Caller, app: App, conn: Connection, draft: _Draft) -> Plan:
@@ -174,6 +196,7 @@ class _Draft:
     document: Document
     after: Mapping[str, Outcome]
     plan: Plan
+    losses: Sequence[Loss]
     forced: frozenset[str]
     """The tables whose row-level security binds their owner too."""
     widened: list[str]
@@ -211,7 +234,7 @@ async def _draft(conn: Connection, raw: Any) -> _Draft:
         raise refuse(answers.problems)
     forced = frozenset(table.name for table in snapshot.tables.values() if table.rls_forced)
     plan = make_plan(document, snapshot, answers.texts)
-    return _Draft(document, after, plan, forced, widened(document, snapshot))
+    return _Draft(document, after, plan, _losses(document, snapshot), forced, widened(document, snapshot))
 
 
 async def _measured(deps: Deps, caller: Caller, app: App, plan: Plan) -> Plan:
@@ -257,19 +280,23 @@ async def what_apply_loses(deps: Deps, caller: Caller, params: Apply) -> str | N
     losses = _losses(document, snapshot)
     if not losses:
         return None
-    said: list[str] = []
     async with as_caller(deps.pools.door(app), caller, read_only=True) as conn:
-        for loss in losses:
-            counted = "*" if loss.column is None else quote(loss.column)
-            count = await conn.fetchval(f"select count({counted}) from {quote(loss.table)}")
-            if count:
-                what = f"table {loss.table}" if loss.column is None else f"column {loss.table}.{loss.column}"
-                unit = "rows" if loss.column is None else "values"
-                said.append(f"{what} ({count} {unit}) is {loss.how}")
-    if not said:
-        return None
-    await _rehearse(deps, caller, app, params)
-    return f"In app {app.name}: {'; '.join(said)}. Go on?"
+        question = await _question(conn, app, losses)
+    if question is not None:
+        await _rehearse(deps, caller, app, params)
+    return question
+
+
+async def _question(conn: Connection, app: App, losses: Sequence[Loss]) -> str | None:
+    said: list[str] = []
+    for loss in losses:
+        counted = "*" if loss.column is None else quote(loss.column)
+        count = await conn.fetchval(f"select count({counted}) from {quote(loss.table)}")
+        if count:
+            what = f"table {loss.table}" if loss.column is None else f"column {loss.table}.{loss.column}"
+            unit = "rows" if loss.column is None else "values"
+            said.append(f"{what} ({count} {unit}) is {loss.how}")
+    return f"In app {app.name}: {'; '.join(said)}. Go on?" if said else None
 
 
 class _RollBack(Exception):  # noqa: N818 - not a failure
