@@ -238,7 +238,9 @@ async def stop_server(home: Path) -> Running | None:
         try:
             os.kill(running.pid, number)
         except ProcessLookupError:
-            return running
+            if not is_held(server_lock(home)):
+                return running
+            raise _elsewhere(running) from None
         ends = time.monotonic() + limit
         while time.monotonic() < ends:
             if not is_held(server_lock(home)):
@@ -254,12 +256,17 @@ def _check_process(running: Running) -> None:
     try:
         process = psutil.Process(running.pid)
         began = datetime.fromtimestamp(process.create_time(), UTC)
-        ours = "brolly" in " ".join(process.cmdline())
+        line = process.cmdline()
+        ours = "serve" in line and any("brolly" in part for part in line)
         if ours and (began - datetime.fromisoformat(running.started_at)).total_seconds() < 2:
             return
-    except psutil.NoSuchProcess:
+    except (psutil.Error, TypeError, ValueError, OverflowError):
         pass
-    raise AppError(
+    raise _elsewhere(running)
+
+
+def _elsewhere(running: Running) -> AppError:
+    return AppError(
         "CONFIG_INVALID",
         f"The data folder is in use by a server that says it is process {running.pid}, which is not on this machine.",
         remediation="Stop it where it runs: the folder may be shared with a container.",

@@ -245,7 +245,9 @@ def bound_log(path: Path) -> None:
     """Keep one older log when this one has grown; the server goes on writing to the same file."""
     try:
         if path.lstat().st_size > LOG_LIMIT:
-            shutil.copyfile(path, path.with_name(path.name + ".1"), follow_symlinks=False)
+            older = path.with_name(path.name + ".1")
+            shutil.copyfile(path, older, follow_symlinks=False)
+            older.chmod(0o600)
             os.truncate(path, 0)
     except FileNotFoundError:
         return
