@@ -15,6 +15,7 @@ class RestDoor(Door):
     """``/v1/{app}/things`` with the headers that choose a role; anonymous callers come without a key."""
 
     verbs = frozenset(("read", "insert", "update", "delete"))
+    place = TABLE
     _key: str | None = None
 
     async def _send(self, who: Who, method: str, path: str = "", **more: Any) -> httpx.Response:
@@ -22,7 +23,7 @@ class RestDoor(Door):
         if self._key is None:
             _, self._key = await make_owner(self.around.deps, account=self.around.app.account_id)
         async with http_client(self.around.deps, self._key if who.is_user or who.is_service else None) as client:
-            return await client.request(method, f"/v1/{self.around.app.id}/{TABLE}{path}", headers=headers, **more)
+            return await client.request(method, f"/v1/{self.around.app.id}/{self.place}{path}", headers=headers, **more)
 
     def _allowed(self, answer: httpx.Response, status: int) -> bool:
         if answer.status_code == status:
@@ -79,4 +80,25 @@ class RestFilterDoor(RestDoor):
         return self._allowed(answer, 200) and answer.json()["count"] == 1
 
 
-DOORS |= {"rest": RestDoor, "rest_filters": RestFilterDoor}
+class BatchDoor(RestDoor):
+    """The same as steps of ``/v1/{app}/batch``."""
+
+    verbs = frozenset(("insert", "update", "delete"))
+    place = "batch"
+
+    async def _step(self, who: Who, **step: Any) -> bool:
+        body = {"steps": [{"table": TABLE, "returning": False, **step}]}
+        answer = await self._send(who, "POST", json=body)
+        return self._allowed(answer, 200) and answer.json()["results"][0]["count"] == 1
+
+    async def insert(self, who: Who, row: Row) -> bool:
+        return await self._step(who, op="insert", values=row)
+
+    async def update(self, who: Who, row_id: int, values: Row) -> bool:
+        return await self._step(who, op="update", values=values, filters={"id": f"eq.{row_id}"})
+
+    async def delete(self, who: Who, row_id: int) -> bool:
+        return await self._step(who, op="delete", filters={"id": f"eq.{row_id}"})
+
+
+DOORS |= {"rest": RestDoor, "rest_filters": RestFilterDoor, "rest_batch": BatchDoor}

@@ -29,7 +29,7 @@ def write(body: bytes, names: Sequence[str]) -> bytes:
 
 
 def read(raw: bytes) -> list[dict[str, Any]]:
-    """The rows of a CSV text whose first line holds the names. ``NULL`` without quotes is null."""
+    """The rows of a CSV text whose first line holds the names. ``NULL`` is null."""
     try:
         lines = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:

@@ -19,13 +19,29 @@ MANAGE_RLS = _Tool(
     "RLS",
     "Row access; current_user_id() is text.",
     {
-        "enable": Action(service.enable_rls, service.OneTable),
-        "create_user_isolation": Action(service.create_user_isolation, service.UserIsolation),
-        "create_policy": Action(service.create_policy, service.PutPolicy, target="policy_name"),
-        "update_policy": Action(service.update_policy, service.PutPolicy, target="policy_name"),
+        "enable": Action(service.enable_rls, service.OneTable, event="rls.enable", verb="enable", target="table_name"),
+        "create_user_isolation": Action(
+            service.create_user_isolation,
+            service.UserIsolation,
+            event="rls.policy.create",
+            verb="create",
+            target="table_name",
+        ),
+        "create_policy": Action(
+            service.create_policy, service.PutPolicy, event="rls.policy.create", verb="create", target="policy_name"
+        ),
+        "update_policy": Action(
+            service.update_policy, service.PutPolicy, event="rls.policy.update", target="policy_name"
+        ),
         "list": Action(service.list_policies, AppParams, effect=READ),
         "delete": Action(
-            service.delete, service.Delete, "no name: RLS off", effect=DESTROY, loses=service.what_delete_loses
+            service.delete,
+            service.Delete,
+            "no name: RLS off",
+            effect=DESTROY,
+            loses=service.what_delete_loses,
+            event="rls.policy.delete",
+            target="table_name",
         ),
     },
     resource="rls",

@@ -17,6 +17,7 @@ MANAGE_SCHEMA = Tool(
             loses=service.what_apply_loses,
             event="schema.apply",
             verb="update",
+            target="name",
         ),
         "list_migrations": Action(service.list_migrations, service.ListMigrations, effect=READ),
     },
