@@ -45,7 +45,8 @@ async def test_an_app_id_of_any_length_and_content_is_not_found(deps: Deps, mcp:
 
 
 async def ask_to_delete(deps: Deps, owner: Caller, app: App, answer: ElicitResult) -> dict[str, Any]:
-    async def person(_context: Any, _question: ElicitRequestParams) -> ElicitResult:
+    async def person(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        del context, params
         return answer
 
     async with Client(BrollyServer(deps, owner), elicitation_callback=person) as client:
