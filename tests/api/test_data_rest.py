@@ -309,8 +309,10 @@ async def test_what_is_there_already_is_changed_only_by_whom_it_belongs_to(
     assert rows == [{"title": "Note 1", "owner": BOB}, {"title": "by merge-duplicates", "owner": ALICE}]
 
 
-def test_the_words_that_are_no_tables_are_those_that_no_table_may_have() -> None:
-    from brolly.data.routes import ROUTE_WORDS
-    from brolly.schema import document
+def test_no_table_may_have_a_word_that_a_route_owns() -> None:
+    from brolly.core.reserved import ROUTE_WORDS
+    from brolly.slices import SLICES
 
-    assert document.ROUTE_WORDS == ROUTE_WORDS
+    paths = [route.path.split("/") for part in SLICES for route in (*part.routes, *part.last_routes)]
+    owned = {parts[3] for parts in paths if parts[1] == "v1" and len(parts) > 3 and parts[2].startswith("{")}
+    assert {word for word in owned if not word.startswith("{")} <= ROUTE_WORDS

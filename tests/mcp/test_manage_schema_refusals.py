@@ -11,9 +11,9 @@ import pytest
 from brolly.apps import provision
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.reserved import ROUTE_WORDS
 from brolly.deps import Deps
 from brolly.registry import App
-from brolly.schema.document import ROUTE_WORDS
 from brolly.schema.tool import MANAGE_SCHEMA
 from tests.conftest import make_owner
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from brolly.core.reserved import ROUTE_WORDS
 from brolly.pg.catalog import Check, Column, ForeignKey, Index, Key, Snapshot, Table
 from brolly.schema.description import describe
 from brolly.schema.diff import make_plan
-from brolly.schema.document import ROUTE_WORDS, parse_document
+from brolly.schema.document import parse_document
 from brolly.schema.outcome import outcomes, review
 from brolly.schema.plan import Plan
 from brolly.schema.statements import fit, quote

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from brolly.core.reserved import ROUTE_WORDS
 from brolly.data import batch, reading, tabular, writing
 from brolly.data.query_string import RowsQuery, parse_query, refuse
 from brolly.data.reading import RowsPage
@@ -22,13 +23,6 @@ from brolly.data.visit import Visit, visit
 from brolly.data.writing import Changed
 from brolly.endpoint import caller_of, deps_of
 
-# First words after the app that belong to other features; a table cannot be called like one.
-ROUTE_WORDS = frozenset((
-    "admin", "agents", "ai", "audit-logs", "auth", "chat", "config", "custom-domains",
-    "durable-objects", "edge-ssr", "embeddings", "env", "fn", "frontend", "functions", "images", "integrations",
-    "kv", "mcp-servers", "migrations", "partners", "people", "rag", "realtime", "repo", "rls", "schema",
-    "secure", "videos", "webhook",
-))  # fmt: skip
 _READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept, X-Butterbase-As-Role"}
 
 Handler = Callable[[Request, Visit, RowsQuery], Awaitable[Response]]

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from brolly.core.reserved import ROUTE_WORDS
 from brolly.pg.expression import one_expression
 from brolly.schema.defaults import Default, parse_default
 from brolly.schema.problems import Problem, problems_of, refuse
@@ -28,13 +29,6 @@ MAX_COLUMNS = 200
 MAX_INDEXES = 50
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _MAX_NAME = 63  # bytes; Postgres would cut a longer one without a word
-
-# The data API serves a table at /v1/{app}/{table}; a platform route owns these words.
-ROUTE_WORDS = frozenset((
-    "admin", "agents", "ai", "audit-logs", "auth", "chat", "config", "custom-domains", "durable-objects",
-    "edge-ssr", "embeddings", "env", "fn", "frontend", "functions", "images", "integrations", "kv", "mcp-servers",
-    "migrations", "partners", "people", "rag", "realtime", "repo", "rls", "schema", "secure", "videos", "webhook",
-))  # fmt: skip
 
 # Operator classes by method; the default class of a type need not be named.
 OPCLASSES: Mapping[str, Set[str]] = {
