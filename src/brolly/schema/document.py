@@ -25,6 +25,7 @@ from brolly.schema.problems import Problem, problems_of, refuse
 from brolly.schema.types import ColumnType, parse_type
 
 MAX_TABLES = 50
+MAX_ENTRIES = 20_000
 MAX_COLUMNS = 200
 MAX_INDEXES = 50
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -221,6 +222,8 @@ def parse_document(raw: Any, known: Known | None = None) -> Document:
     """The document, or one error that lists everything wrong with it."""
     problems: list[Problem] = []
     document: Document | None = None
+    if _is_larger(raw, MAX_ENTRIES):
+        raise refuse([Problem("", f"the document has more than {MAX_ENTRIES} entries; apply it in parts")])
     try:
         document = Document.model_validate(raw, context=known)
     except ValidationError as error:
@@ -235,6 +238,23 @@ def parse_document(raw: Any, known: Known | None = None) -> Document:
     if document is None or problems:
         raise refuse(problems)
     return document
+
+
+def _is_larger(raw: Any, most: int) -> bool:
+    """Whether there are more than so many keys and elements in it, counted no further than that."""
+    left, seen = [raw], 0
+    while left:
+        node: Any = left.pop()
+        inside: list[Any] = []
+        if isinstance(node, Mapping):
+            inside = list(cast(Mapping[str, Any], node).values())
+        elif isinstance(node, list):
+            inside = cast(list[Any], node)
+        seen += len(inside)
+        if seen > most:
+            return True
+        left += inside
+    return False
 
 
 def _reserved(name: str) -> Problem | None:

@@ -39,6 +39,7 @@ _OBSOLETE = {
     ("table", "unique"): 'use "unique": true on the column, or a unique index for several columns',
     ("document", "_dropTables"): "use _drop",
 }
+MOST_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ def sentence(text: str) -> str:
 def problems_of(error: ValidationError) -> list[Problem]:
     """What pydantic found, in the document's own words."""
     found: list[Problem] = []
-    for item in error.errors(include_url=False):
+    # Nobody mends more at once, and each is compared with every name that may have been meant.
+    for item in error.errors(include_url=False)[:MOST_PROBLEMS]:
         loc = [str(part) for part in item["loc"] if part != "[key]"]
         message = in_json(item)
         if item["type"] == "extra_forbidden":
