@@ -239,6 +239,8 @@ class McpEntrance:
         public = settings.base_url.split("://", 1)[-1].split("/", 1)[0]
         self._app = self.server.streamable_http_app(
             stateless_http=True,
+            # One answer, no stream: the stream took a quarter of a call's time, and no tool reports progress.
+            json_response=True,
             transport_security=TransportSecuritySettings(
                 allowed_hosts=list(dict.fromkeys([*hosts, public])),
                 # Pages on this machine may ask; they still need a key. Any other origin is the operator's choice.

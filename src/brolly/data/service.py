@@ -30,9 +30,9 @@ class SelectRows(AppParams):
     """Parameters of select_rows."""
 
     table: str
-    filters: dict[str, Any] = Field(default_factory=dict[str, Any])
-    select: str | None = None
-    order: str | None = None
+    filters: dict[str, Any] = Field(default_factory=dict[str, Any], max_length=100)
+    select: str | None = Field(None, max_length=20_000)
+    order: str | None = Field(None, max_length=5_000)
     limit: int = Field(20, ge=1, le=1000)
     offset: int = Field(0, ge=0, le=_MAX_OFFSET)
     as_role: Literal["anon", "user"] | None = None
