@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from brolly.apps import provision
 from brolly.apps.size import size_of
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.times import iso
 from brolly.core.tool import AppParams, Params
 from brolly.deps import Deps
 from brolly.registry import COLUMNS, App, app_of, not_found
@@ -106,10 +106,6 @@ def slug(name: str) -> str:
     return kept
 
 
-def _time(value: datetime | None) -> str | None:
-    return None if value is None else value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _site_url(deps: Deps, app: App) -> str:
     base = urlsplit(deps.settings.base_url)
     host = "localhost" if base.hostname in ("127.0.0.1", "::1", "localhost") else base.hostname
@@ -143,7 +139,7 @@ async def init_app(deps: Deps, caller: Caller, params: InitApp) -> dict[str, Any
         "api_url": api,
         "subdomain": app.subdomain,
         "url": _site_url(deps, app),
-        "created_at": _time(app.created_at),
+        "created_at": iso(app.created_at),
         "_meta": {"next_actions": _next_actions()},
     }
 
@@ -182,7 +178,7 @@ def _listed(deps: Deps, app: App) -> dict[str, Any]:
         "template_source_app_id": None,
         "fork_count": 0,
         "organization_id": app.account_id,
-        "created_at": _time(app.created_at),
+        "created_at": iso(app.created_at),
     }
 
 
@@ -271,7 +267,7 @@ async def pause_app(deps: Deps, caller: Caller, params: Pause) -> dict[str, Any]
         "message": f"App {app.name} is {'paused' if params.paused else 'serving'}.",
         "app_id": app.id,
         "paused": app.paused_at is not None,
-        "paused_at": _time(app.paused_at),
+        "paused_at": iso(app.paused_at),
         "paused_reason": app.paused_reason,
     }
 
@@ -285,9 +281,9 @@ async def get_config(deps: Deps, caller: Caller, params: AppParams) -> dict[str,
         "storage_config": json.loads(json.dumps(app.storage_config)),
         "auth_hook_function": app.auth_hook_function,
         "access_mode": app.access_mode,
-        "paused_at": _time(app.paused_at),
+        "paused_at": iso(app.paused_at),
         "paused_reason": app.paused_reason,
-        "updated_at": _time(app.updated_at),
+        "updated_at": iso(app.updated_at),
     }
 
 

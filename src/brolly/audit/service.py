@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.times import iso
 from brolly.core.tool import AppParams, AuditEvent
 from brolly.deps import Deps
 from brolly.registry import not_found
@@ -146,10 +146,9 @@ def _conditions(account: str, params: QueryLogs) -> tuple[str, list[Any]]:
 
 
 def _shown(row: Any) -> dict[str, Any]:
-    created: datetime = row["created_at"]
     return {
         **dict(row),
         "id": str(row["id"]),
         "event_data": json.loads(row["event_data"]),
-        "created_at": created.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "created_at": iso(row["created_at"]),
     }

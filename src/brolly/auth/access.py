@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from brolly.core.caller import Caller
@@ -51,11 +50,6 @@ def require_user(caller: Caller, app: App) -> str:
     if caller.claims.get("app_id") != app.id:
         raise AppError("AUTH_INVALID_END_USER_JWT", "The access token is for another app.")
     return caller.user_id
-
-
-def shown_time(value: datetime | None) -> str | None:
-    """ISO 8601 in UTC, with milliseconds."""
-    return None if value is None else value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def shown_user(row: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from brolly.auth.access import open_app, require_user, shown_time, shown_user, users_of
+from brolly.auth.access import open_app, require_user, shown_user, users_of
 from brolly.auth.addresses import normal_address
 from brolly.auth.entry import answer, enter
 from brolly.auth.events import note
@@ -19,6 +19,7 @@ from brolly.auth.sessions import USER, end_sessions, rotate, token_set
 from brolly.auth.signing import claimed_app, published, verify
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.times import iso
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.registry import App
@@ -163,8 +164,8 @@ async def get_me(deps: Deps, caller: Caller, params: AppParams) -> Reply:
             "provider": row["provider"],
             "metadata": json.loads(row["metadata"]),
             "mfa_enabled": row["mfa_enabled_at"] is not None,
-            "created_at": shown_time(row["created_at"]),
-            "last_sign_in_at": shown_time(row["last_sign_in_at"]),
+            "created_at": iso(row["created_at"]),
+            "last_sign_in_at": iso(row["last_sign_in_at"]),
         },
         app,
     )

@@ -12,13 +12,14 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from brolly.auth import mfa
-from brolly.auth.access import shown_time, users_of
+from brolly.auth.access import users_of
 from brolly.auth.addresses import normal_address
 from brolly.auth.limits import forgive, locked_until
 from brolly.auth.passwords import is_known_hash
 from brolly.auth.sessions import end_sessions
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.times import iso
 from brolly.core.tool import AppParams, Params
 from brolly.deps import Deps
 from brolly.pg.pool import Connection
@@ -121,8 +122,8 @@ def _shown(row: Any) -> dict[str, Any]:
         "email_verified": row["email_verified"],
         "mfa_enabled": row["mfa_enabled_at"] is not None,
         "disabled": row["disabled_at"] is not None,
-        "last_sign_in_at": shown_time(row["last_sign_in_at"]),
-        "created_at": shown_time(row["created_at"]),
+        "last_sign_in_at": iso(row["last_sign_in_at"]),
+        "created_at": iso(row["created_at"]),
     }
 
 
@@ -191,7 +192,7 @@ async def get_user(deps: Deps, caller: Caller, params: UserRef) -> dict[str, Any
         "has_password": has_password,
         "sessions": sessions,
         "locked": locked is not None,
-        "locked_until": shown_time(locked),
+        "locked_until": iso(locked),
     }
     return {"untrusted": True, "user": user}
 
@@ -321,8 +322,8 @@ async def list_outbox(deps: Deps, caller: Caller, params: Outbox) -> dict[str, A
             "subject": row["subject"],
             # Whoever reads a code can sign in with it, which is more than reading.
             "body": None if caller.read_only else row["body"],
-            "created_at": shown_time(row["created_at"]),
-            "sent_at": shown_time(row["sent_at"]),
+            "created_at": iso(row["created_at"]),
+            "sent_at": iso(row["sent_at"]),
             "error": row["error"],
         }
         for row in rows

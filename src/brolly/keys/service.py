@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from pydantic import Field
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.times import iso
 from brolly.core.tokens import hash_key, key_display_prefix, new_service_key, owner_key
 from brolly.core.tool import Params
 from brolly.deps import Deps
@@ -41,10 +41,6 @@ class RevokeKey(Params):
     """Parameters of revoke."""
 
     key_id: str
-
-
-def _time(value: datetime | None) -> str | None:
-    return None if value is None else value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def _scopes(deps: Deps, caller: Caller, params: GenerateKey) -> list[str]:
@@ -83,7 +79,7 @@ async def generate_key(deps: Deps, caller: Caller, params: GenerateKey) -> dict[
         "prefix": row["key_prefix"],
         "name": row["name"],
         "scopes": scopes,
-        "created_at": _time(row["created_at"]),
+        "created_at": iso(row["created_at"]),
         "note": "Store the key now: it is shown once.",
     }
 
@@ -122,9 +118,9 @@ async def list_keys(deps: Deps, caller: Caller, params: ListKeys) -> dict[str, A
             "name": row["name"],
             "scopes": row["scopes"],
             "scope": "account" if "*" in row["scopes"] else "app",
-            "created_at": _time(row["created_at"]),
-            "last_used_at": _time(row["last_used_at"]),
-            "expires_at": _time(row["expires_at"]),
+            "created_at": iso(row["created_at"]),
+            "last_used_at": iso(row["last_used_at"]),
+            "expires_at": iso(row["expires_at"]),
             "current": row["id"] == caller.key_id,
         }
         for row in rows[: params.limit]
@@ -157,7 +153,7 @@ async def _find(deps: Deps, caller: Caller, key_id: str) -> Any:
 async def what_revoke_loses(deps: Deps, caller: Caller, params: RevokeKey) -> str | None:
     """The question before a key is revoked."""
     row = await _find(deps, caller, params.key_id)
-    used = f"last used {_time(row['last_used_at'])}" if row["last_used_at"] else "never used"
+    used = f"last used {iso(row['last_used_at'])}" if row["last_used_at"] else "never used"
     own = " It is the key that this call uses." if str(row["id"]) == caller.key_id else ""
     return f"Revoke key {row['name']} ({row['key_prefix']}…, {used})? What uses it stops working at once.{own}"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from brolly.pg.catalog import Table
+from brolly.pg.identifiers import quote
 from brolly.schema.defaults import same_default
 from brolly.schema.document import Column
 from brolly.schema.document import Table as TableSpec
 from brolly.schema.outcome import column_type
 from brolly.schema.plan import Block, Loss, Phase, Rows, Step
 from brolly.schema.probe import Place
-from brolly.schema.statements import alter_column, fit, quote
+from brolly.schema.statements import alter_column, fit
 from brolly.schema.types import ColumnType, widens
 
 # Words that Postgres reads as a column's name only between double quotes.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from brolly.pg.catalog import ForeignKey, Key, Snapshot, Table
+from brolly.pg.identifiers import quote
 from brolly.schema.document import Document, References
 from brolly.schema.document import Table as TableSpec
 from brolly.schema.outcome import outcomes
@@ -19,7 +20,6 @@ from brolly.schema.statements import (
     drop_constraint,
     fit,
     foreign_key_again,
-    quote,
     quote_all,
     references_clause,
     table_again,

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from brolly.pg.expression import Refusal, refusal_of, unsafe_functions
+from brolly.pg.identifiers import quote
 from brolly.pg.pool import Connection
 from brolly.schema.problems import Problem
-from brolly.schema.statements import add_constraint, alter_column, create_table, quote
+from brolly.schema.statements import add_constraint, alter_column, create_table
 from brolly.schema.types import ColumnType
 
 Kind = Literal["default", "check", "using"]

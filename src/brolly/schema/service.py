@@ -13,10 +13,12 @@ from pydantic import Field
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.times import iso
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.pg.catalog import Snapshot, read_snapshot
 from brolly.pg.expression import refusal_of
+from brolly.pg.identifiers import quote
 from brolly.pg.pool import Connection
 from brolly.pg.session import as_caller
 from brolly.registry import App
@@ -29,7 +31,6 @@ from brolly.schema.plan import Block, Loss, Plan, Rows, Step
 from brolly.schema.probe import ask
 from brolly.schema.problems import refuse
 from brolly.schema.questions import questions
-from brolly.schema.statements import quote
 from brolly.schema.widened import widened
 
 # One change of an app's structure at a time, whether of its tables or of their policies.
@@ -258,7 +259,7 @@ async def _measure(conn: Connection, step: Step, rows: Rows) -> Step:
 
 
 async def _record(conn: Connection, caller: Caller, plan: Plan, name: str | None) -> int:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = iso(datetime.now(UTC))
     label = name or "schema_" + now.replace(":", "-").replace(".", "-")
     checksum = hashlib.sha256(plan.sql_up.encode()).hexdigest()
     return await conn.fetchval(

@@ -7,16 +7,12 @@ import hashlib
 from collections.abc import Iterable, Set
 
 from brolly.pg.catalog import Column, ForeignKey, Table
+from brolly.pg.identifiers import quote
 from brolly.schema.document import Column as ColumnSpec
 from brolly.schema.document import Index as IndexSpec
 from brolly.schema.document import References
 
 _MAX_NAME = 63
-
-
-def quote(name: str) -> str:
-    """The name as an identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def quote_all(names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from brolly.pg.catalog import Check, Index, Key, Table
 from brolly.pg.catalog import Column as ColumnNow
+from brolly.pg.identifiers import quote
 from brolly.schema.column_diff import ColumnDiff
 from brolly.schema.document import Column
 from brolly.schema.document import Index as IndexSpec
@@ -22,7 +23,6 @@ from brolly.schema.statements import (
     create_index,
     drop_constraint,
     fit,
-    quote,
     quote_all,
 )
 

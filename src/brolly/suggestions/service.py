@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.times import iso
 from brolly.core.tool import Params
 from brolly.deps import Deps
 
@@ -71,7 +71,7 @@ async def submit(deps: Deps, caller: Caller, params: Submit) -> dict[str, Any]:
         json.dumps(recent),
     )
     kept = params.model_dump(exclude={"agent_context"}, exclude_none=True)
-    return {"suggestion": {"id": row["id"], **kept, "status": row["status"], "created_at": _time(row["created_at"])}}
+    return {"suggestion": {"id": row["id"], **kept, "status": row["status"], "created_at": iso(row["created_at"])}}
 
 
 async def _limit(deps: Deps, caller: Caller) -> None:
@@ -92,8 +92,4 @@ async def _limit(deps: Deps, caller: Caller) -> None:
 
 
 def _call(row: Any) -> dict[str, Any]:
-    return {**dict(row), "created_at": _time(row["created_at"])}
-
-
-def _time(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {**dict(row), "created_at": iso(row["created_at"])}
