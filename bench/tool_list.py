@@ -45,7 +45,8 @@ def _sizes(tools: list[dict[str, object]]) -> Table:
 
 
 def _beside_others(tools: list[dict[str, object]], took: float) -> Table:
-    total = sum(map(_compact, tools))
+    # As in the answer: with what stands around and between the tools.
+    total = sum(map(_compact, tools)) + len(tools) - 1 + len('{"tools":[]}')
     each = total / len(tools)
     rows = [["Brolly", str(len(tools)), f"{total:,}", f"{each:.0f}", "1.00 ×"]]
     for name, size, count in OTHERS:

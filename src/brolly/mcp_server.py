@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import secrets
@@ -9,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 from mcp.server import MCPServer
 from mcp.server.elicitation import render_elicitation_schema
@@ -228,6 +230,31 @@ def _answer(context: Context[Any, Any], question: str) -> bool:
     )
 
 
+_PARAMETERS = {"read_only": "x-brolly-read-only", "tools": "x-brolly-tools"}
+
+
+def with_parameters(headers: Mapping[str, str], query: str) -> Mapping[str, str]:
+    """The headers, narrowed by the URL's ``read_only`` and ``tools``.
+
+    Any other parameter is refused by name: a mistyped one must not turn read-only into read-write.
+    """
+    narrowed = dict(headers)
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _PARAMETERS:
+            near = difflib.get_close_matches(name, _PARAMETERS, 1)
+            raise AppError(
+                "VALIDATION_INVALID_SCHEMA",
+                f"/mcp takes no parameter {name!r}." + (f" Did you mean {near[0]}?" if near else ""),
+                remediation="Use /mcp?read_only=true, /mcp?tools=manage_schema,select_rows, or no parameter.",
+            )
+        if name == "read_only" and value not in ("true", "1", "false", "0"):
+            raise AppError("VALIDATION_INVALID_SCHEMA", f"read_only is {value!r}; expected true or false.")
+        # What a header narrows already, the URL does not widen.
+        if value not in ("false", "0") and not (name == "tools" and narrowed.get(_PARAMETERS[name])):
+            narrowed[_PARAMETERS[name]] = value
+    return narrowed
+
+
 class McpEntrance:
     """``/mcp`` over HTTP: stateless, a bearer key for every request, Host and Origin checked."""
 
@@ -290,7 +317,7 @@ class McpEntrance:
         )
         if caller.kind != "service":
             raise AppError("AUTH_REQUIRED", "The MCP endpoint needs a service key.")
-        limits = self._limits(headers)
+        limits = self._limits(with_parameters(headers, scope["query_string"].decode("latin-1")))
         if caller.read_only:
             limits -= {READ_BY_CLIENT}
         return replace(caller, scopes=caller.scopes | limits)

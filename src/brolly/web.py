@@ -201,8 +201,20 @@ async def caller_of_scope(deps: Deps, scope: Scope) -> Any:
     return await identify(deps, authorization_of(scope["headers"]), **origin_of(scope))
 
 
-async def _health(_request: Request) -> Response:
-    return JSONResponse({"status": "ok", "service": "brolly", "version": __version__})
+SERVICE = "control-api"
+"""What the published clients expect the health routes to name."""
+
+
+def refuse_parameters(request: Request) -> None:
+    """Raise for any query parameter: one that is passed over may be a mistyped one that was meant to hold."""
+    if request.query_params:
+        names = ", ".join(sorted(request.query_params))
+        raise AppError("VALIDATION_INVALID_SCHEMA", f"{request.url.path} takes no parameters, but was given: {names}.")
+
+
+async def _health(request: Request) -> Response:
+    refuse_parameters(request)
+    return JSONResponse({"status": "ok", "service": SERVICE, "version": __version__})
 
 
 async def _root(_request: Request) -> Response:
@@ -210,9 +222,10 @@ async def _root(_request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
+    refuse_parameters(request)
     deps: Deps = request.app.state.deps
     await deps.control.fetchval("select 1")
-    return JSONResponse({"status": "ready", "service": "brolly", "checks": {"database": "ok"}})
+    return JSONResponse({"status": "ready", "service": SERVICE, "checks": {"database": "ok"}})
 
 
 async def _app_error(request: Request, error: Exception) -> Response:

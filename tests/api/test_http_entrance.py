@@ -173,10 +173,47 @@ async def test_init_answers_201_then_200(http: httpx.AsyncClient) -> None:
 
 
 async def test_the_published_clients_spellings_are_taken(http: httpx.AsyncClient, app: App) -> None:
-    body = {"allowedOrigins": ["https://a.example"], "allowedMethods": ["GET"], "allowedHeaders": ["*"]}
+    body = {
+        "allowedOrigins": ["https://a.example"],
+        "allowedMethods": ["GET"],
+        "allowedHeaders": ["*"],
+        "allowCredentials": True,
+    }
     assert (await http.patch(f"/v1/{app.id}/config/cors", json=body)).json()["allowed_origins"] == ["https://a.example"]
     key = (await http.post("/api-keys", json={"name": "k", "key_scope": "app", "target_app_id": app.id})).json()
     assert key["keyId"] == key["key_id"]
     assert key["scopes"][0] == f"app:{app.id}"
     assert any(k["id"] == key["keyId"] for k in (await http.get("/api-keys?scope=app")).json()["keys"])
     assert (await http.delete(f"/api-keys/{key['keyId']}")).json()["revoked"] is True
+
+
+async def test_a_program_may_choose_a_free_subdomain(http: httpx.AsyncClient) -> None:
+    first = await http.post("/init", json={"name": "chosen", "subdomain": "my-own-place"})
+    assert (first.status_code, first.json()["subdomain"]) == (201, "my-own-place")
+    taken = await http.post("/init", json={"name": "another", "subdomain": "my-own-place"})
+    assert (taken.status_code, code_of(taken)) == (409, "RESOURCE_CONFLICT")
+    assert [a["name"] for a in (await http.get("/apps")).json()["apps"]] == ["chosen"]
+    wrong = await http.post("/init", json={"name": "another", "subdomain": "-no.way"})
+    assert code_of(wrong) == "VALIDATION_INVALID_SCHEMA"
+
+
+async def test_no_parameter_of_the_server_is_passed_over(http: httpx.AsyncClient, anon_http: httpx.AsyncClient) -> None:
+    for path in ("/health", "/health/ready", "/docs", "/docs/errors", "/docs/rest", "/v1/regions"):
+        assert (await anon_http.get(path)).status_code == 200, path
+        refused = await anon_http.get(f"{path}?verbse=1")
+        assert (refused.status_code, code_of(refused)) == (400, "VALIDATION_INVALID_SCHEMA"), path
+    mistyped = await http.post("/mcp?read_onyl=true", json={})
+    assert (mistyped.status_code, code_of(mistyped)) == (400, "VALIDATION_INVALID_SCHEMA")
+    assert "Did you mean read_only?" in mistyped.json()["error"]["message"]
+    assert (await http.post("/mcp?read_only=maybe", json={})).status_code == 400
+
+
+def test_the_url_narrows_and_never_widens() -> None:
+    from brolly.mcp_server import with_parameters
+
+    held = {"x-brolly-read-only": "1", "x-brolly-tools": "manage_app"}
+    assert with_parameters({}, "read_only=true&tools=manage_schema") == {
+        "x-brolly-read-only": "true",
+        "x-brolly-tools": "manage_schema",
+    }
+    assert with_parameters(held, "read_only=false&tools=manage_schema") == held

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -26,14 +27,28 @@ _WORDS = ("app", "hub", "lab", "now", "base", "works", "space", "house")
 WAIT_SECONDS = 30
 
 
-async def create(deps: Deps, account_id: str, name: str, region: str) -> tuple[str, bool]:
-    """The id of the account's app of that name, and whether it was made now."""
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The app that somebody asks for; ``subdomain`` only if they chose one."""
+
+    account_id: str
+    name: str
+    region: str
+    subdomain: str | None
+
+
+async def create(deps: Deps, account_id: str, name: str, region: str, subdomain: str | None = None) -> tuple[str, bool]:
+    """The id of the account's app of that name, and whether it was made now.
+
+    Raises ``RESOURCE_CONFLICT`` when a ``subdomain`` was asked for and another app has it.
+    """
+    wish = Wish(account_id, name, region, subdomain)
     with anyio.move_on_after(WAIT_SECONDS):
         while True:
             app_id = new_app_id()
             # Once begun it is finished, even when the client has gone: half an app helps nobody.
             with anyio.CancelScope(shield=True):
-                if await _create(deps, app_id, account_id, name, region):
+                if await _create(deps, app_id, wish):
                     return app_id, True
             row = await deps.control.fetchrow(
                 "select id, status from brolly.apps where account_id = $1 and name = $2", account_id, name
@@ -47,9 +62,9 @@ async def create(deps: Deps, account_id: str, name: str, region: str) -> tuple[s
     raise AppError("APP_PROVISIONING", f"Another call is still creating the app {name}.", retry_after=2)
 
 
-async def _create(deps: Deps, app_id: str, account_id: str, name: str, region: str) -> bool:
+async def _create(deps: Deps, app_id: str, wish: Wish) -> bool:
     async with deps.databases.at_work, deps.control.acquire() as connection, advisory_lock(connection, app_id):
-        if not await _promise(deps, connection, app_id, account_id, name, region):
+        if not await _promise(deps, connection, app_id, wish):
             return False
         try:
             await deps.databases.create_database(connection, app_id)
@@ -68,25 +83,33 @@ async def _create(deps: Deps, app_id: str, account_id: str, name: str, region: s
         return True
 
 
-async def _promise(deps: Deps, connection: Connection, app_id: str, account_id: str, name: str, region: str) -> bool:
+async def _promise(deps: Deps, connection: Connection, app_id: str, wish: Wish) -> bool:
     """The row and the logins in one transaction; False when the account has an app of that name."""
     for _ in range(5):
-        subdomain = await _free_subdomain(connection, name)
+        subdomain = wish.subdomain or await _free_subdomain(connection, wish.name)
         async with connection.transaction():
             made = await connection.fetchval(
                 "insert into brolly.apps (id, account_id, name, subdomain, db_name, region, status) "
                 "values ($1, $2, $3, $4, $1, $5, 'provisioning') on conflict do nothing returning id",
                 app_id,
-                account_id,
-                name,
+                wish.account_id,
+                wish.name,
                 subdomain,
-                region,
+                wish.region,
             )
             if made is not None:
                 await deps.databases.create_logins(connection, app_id)
                 return True
-        if await connection.fetchval("select 1 from brolly.apps where account_id = $1 and name = $2", account_id, name):
+        if await connection.fetchval(
+            "select 1 from brolly.apps where account_id = $1 and name = $2", wish.account_id, wish.name
+        ):
             return False
+        if wish.subdomain is not None:
+            raise AppError(
+                "RESOURCE_CONFLICT",
+                f"The subdomain {wish.subdomain} is taken.",
+                remediation="Repeat the call with another subdomain, or leave it to init_app to choose one.",
+            )
         # Otherwise the subdomain went to another app in between.
     raise RuntimeError("no free subdomain found")
 

@@ -5,7 +5,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from brolly.apps.service import describe_app
-from brolly.apps.tool import APP_STATUS, INIT_APP, MANAGE_APP
+from brolly.apps.tool import APP_STATUS, INIT_APP_OVER_HTTP, MANAGE_APP
 from brolly.endpoint import Arguments, caller_of, deps_of, endpoint
 
 
@@ -16,7 +16,7 @@ def _all(arguments: Arguments) -> tuple[str, Arguments]:
 
 def _cors(arguments: Arguments) -> tuple[str, Arguments]:
     # The published command line sends these along; the lists are fixed for all apps.
-    kept = {k: v for k, v in arguments.items() if k not in ("allowedMethods", "allowedHeaders")}
+    kept = {k: v for k, v in arguments.items() if k not in ("allowedMethods", "allowedHeaders", "allowCredentials")}
     return "update_cors", kept
 
 
@@ -26,7 +26,7 @@ async def _address(request: Request) -> Response:
 
 
 routes = [
-    Route("/init", endpoint(INIT_APP, status=lambda r: 201 if r["created"] else 200), methods=["POST"]),
+    Route("/init", endpoint(INIT_APP_OVER_HTTP, status=lambda r: 201 if r["created"] else 200), methods=["POST"]),
     Route("/apps", endpoint(MANAGE_APP, prepare=_all), methods=["GET"]),
     Route("/apps/{app_id}/status", endpoint(APP_STATUS), methods=["GET"]),
     Route("/apps/{app_id}", endpoint(MANAGE_APP, "delete"), methods=["DELETE"]),

@@ -30,6 +30,12 @@ class InitApp(Params):
     organization_id: str | None = None
 
 
+class InitAppAt(InitApp):
+    """Parameters of init_app over HTTP, where a program may choose the subdomain."""
+
+    subdomain: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+
+
 class ListApps(Params):
     """Parameters of list."""
 
@@ -125,7 +131,8 @@ async def init_app(deps: Deps, caller: Caller, params: InitApp) -> dict[str, Any
             remediation="Call list_regions for the regions that this server offers, or leave region out.",
             details={"allowed": list(deps.settings.regions)},
         )
-    app_id, created = await provision.create(deps, account, slug(params.name), region)
+    subdomain = params.subdomain if isinstance(params, InitAppAt) else None
+    app_id, created = await provision.create(deps, account, slug(params.name), region, subdomain)
     app = await deps.registry.get(caller, app_id)
     api = f"{deps.settings.base_url}/v1/{app.id}"
     return {

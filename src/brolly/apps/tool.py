@@ -11,6 +11,15 @@ INIT_APP = Tool(
     resource="app",
 )
 
+INIT_APP_OVER_HTTP = Tool(
+    "init_app",
+    "Create app",
+    "Create an app, at a subdomain of one's choice.",
+    {"": Action(service.init_app, service.InitAppAt, event="app.create", verb="create")},
+    resource="app",
+)
+"""Not an MCP tool: the table behind ``POST /init``."""
+
 MANAGE_APP = Tool(
     "manage_app",
     "Manage apps",

@@ -80,7 +80,7 @@ CODES: Mapping[str, Code] = {
     "RLS_INVALID_EXPRESSION": Code(400, "Correct the expression; manage_schema get shows the columns, manage_rls list the policies that work.", "The database cannot read the policy's expression."),
     "RLS_UNSAFE_EXPRESSION": Code(400, "Use only columns, operators, current_user_id() and sub-selects in manage_rls create_policy.", "A policy's expression uses something that could undo the protection."),
     # What lies outside this process.
-    "EXTERNAL_DB_ERROR": Code(503, "Wait a few seconds and repeat the call; if it persists, ask the operator to run brolly status; list_regions answers without the database.", "The database does not answer at the moment.", ws_close=1013),
+    "EXTERNAL_DB_ERROR": Code(503, "Wait a few seconds and repeat the same call (manage_app list shows whether all is well again); if it persists, ask the operator to run brolly status.", "The database does not answer at the moment.", ws_close=1013),
     "DATABASE_TIMEOUT": Code(504, "Narrow the query with filters and a smaller limit in select_rows, or add an index with manage_schema apply.", "The statement took too long, or waited too long for a lock, and was ended.", ws_close=1013),
     # The server itself.
     "CONFIG_INVALID": Code(500, "Correct the setting named in the message; brolly serve --help lists them all.", "The server is configured in a way that cannot work."),

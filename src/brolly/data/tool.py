@@ -23,7 +23,7 @@ INSERT_ROW = Tool(
 SEED_DATABASE = Tool(
     "seed_database",
     "Insert many rows",
-    "Store 1 to 100 rows as service, each by itself: what fails is listed, the rest stays.",
+    "Store 1-100 rows as service, each by itself; failures are listed.",
     {
         "": Action(
             seed.seed_database, seed.SeedDatabase, idempotent=False, event="row.seed", verb="create", target="table"

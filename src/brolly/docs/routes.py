@@ -13,15 +13,24 @@ def _html(text: str) -> Response:
     return HTMLResponse(text, headers=site.security_headers())
 
 
-async def _index(_request: Request) -> Response:
+def _plain(request: Request) -> None:
+    if request.query_params:
+        names = ", ".join(sorted(request.query_params))
+        raise AppError("VALIDATION_INVALID_SCHEMA", f"{request.url.path} takes no parameters, but was given: {names}.")
+
+
+async def _index(request: Request) -> Response:
+    _plain(request)
     return _html(site.index_html())
 
 
-async def _errors(_request: Request) -> Response:
+async def _errors(request: Request) -> Response:
+    _plain(request)
     return _html(site.errors_html())
 
 
 async def _page(request: Request) -> Response:
+    _plain(request)
     name = request.path_params["topic"]
     try:
         page(name)

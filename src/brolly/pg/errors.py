@@ -36,7 +36,12 @@ _BY_STATE = {
 
 def unavailable() -> AppError:
     """The error for a database that does not answer just now."""
-    return AppError("EXTERNAL_DB_ERROR", "The database does not answer at the moment.", retry_after=RETRY_AFTER)
+    return AppError(
+        "EXTERNAL_DB_ERROR",
+        "The database does not answer at the moment.",
+        details={"retry_after": RETRY_AFTER},
+        retry_after=RETRY_AFTER,
+    )
 
 
 def _details(error: asyncpg.PostgresError) -> dict[str, Any]:
