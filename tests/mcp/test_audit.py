@@ -74,7 +74,50 @@ async def test_keys_are_filed_under_the_platform_with_their_id(deps: Deps, owner
     found = await logs(mcp, app_id="_platform", resource_type="api_key")
     assert [(r["event_type"], r["action"], r["resource_id"]) for r in found] == [
         ("api_key.revoke", "delete", made["key_id"]),
-        ("api_key.create", "create", None),
+        ("api_key.create", "create", made["key_id"]),
+    ]
+
+
+async def test_a_key_for_an_app_is_filed_alike_at_every_entrance(
+    deps: Deps, owner: Caller, owner_key: str, mcp: Any, app: App
+) -> None:
+    made = await mcp("manage_auth_config", action="generate_service_key", name="x", app_id=app.id)
+    async with http_client(deps, owner_key) as client:
+        posted = (await client.post("/api-keys", json={"name": "y", "app_id": app.id})).json()
+    await refusal(mcp, "manage_auth_config", action="generate_service_key", name="", app_id=app.id)
+    found = await logs(mcp, app_id="_platform", event_type="api_key.create")
+    assert [r["resource_id"] for r in found] == [None, posted["key_id"], made["key_id"]]
+    for row in found:
+        assert (row["event_data"]["tool"], row["event_data"]["action"]) == (
+            "manage_auth_config",
+            "generate_service_key",
+        )
+    assert await logs(mcp, app_id=app.id) == []
+
+
+async def test_switching_rls_off_and_deleting_a_policy_are_told_apart(mcp: Any, app: App) -> None:
+    columns = {"id": {"type": "uuid", "primaryKey": True}, "user_id": {"type": "text"}}
+    await mcp("manage_schema", action="apply", app_id=app.id, schema={"tables": {"t": {"columns": columns}}})
+    await mcp("manage_rls", action="enable", app_id=app.id, table_name="t")
+    policy = {"table_name": "t", "policy_name": "mine"}
+    await mcp("manage_rls", action="create_policy", app_id=app.id, **policy, command="SELECT", using_expression="true")
+    await mcp("manage_rls", action="delete", app_id=app.id, **policy, confirm=True)
+    await mcp("manage_rls", action="delete", app_id=app.id, table_name="t", confirm=True)
+    found = await logs(mcp, app_id=app.id, resource_type="rls", limit=2)
+    assert [(r["event_type"], r["action"], r["resource_id"]) for r in found] == [
+        ("rls.disable", "disable", "t"),
+        ("rls.policy.delete", "delete", "mine"),
+    ]
+
+
+async def test_a_call_of_no_action_leaves_a_row(mcp: Any, app: App) -> None:
+    await refusal(mcp, "manage_app", action="explode", app_id=app.id)
+    await refusal(mcp, "manage_app", app_id=app.id)
+    await refusal(mcp, "manage_app", action="update_cors", app_id=app.id, allowed_origins=7)
+    assert [(r["event_type"], r["success"], r["event_data"]["code"]) for r in await logs(mcp, app_id=app.id)] == [
+        ("app.config.cors", False, "VALIDATION_INVALID_SCHEMA"),
+        ("tool.refused", False, "VALIDATION_MISSING_FIELD"),
+        ("tool.refused", False, "VALIDATION_INVALID_SCHEMA"),
     ]
 
 

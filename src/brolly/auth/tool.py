@@ -14,6 +14,8 @@ MANAGE_AUTH_CONFIG = Tool(
             idempotent=False,
             event="api_key.create",
             verb="create",
+            target=lambda _, made: made and made["key_id"],
+            platform=True,
         ),
         "update_jwt": Action(config.update_jwt, config.UpdateJwt, event="app.config.jwt"),
         "configure_auth_hook": Action(config.configure_auth_hook, config.AuthHook, event="app.config.auth_hook"),

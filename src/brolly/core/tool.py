@@ -13,12 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from brolly.core.audit_event import AuditEvent, acted_as, kept
+from brolly.core.audit_event import PLATFORM, AuditEvent, Said, acted_as, app_named, kept, refusal, said
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.flat_schema import Schema, flat_object, properties_of
@@ -81,7 +81,8 @@ class Action:
     ``hint`` follows the signature in the tool's description, only where the name is
     not enough. ``loses`` (for DESTROY) says what would be lost, in numbers, or None
     when nothing would. ``event`` and ``verb`` name the action in the audit log, ``target``
-    the parameter that holds the id of what it acts on.
+    the parameter that holds the id of what it acts on (a callable gives the id itself);
+    ``platform`` files it with the account's own, whatever app it names.
     """
 
     run: Run
@@ -90,9 +91,10 @@ class Action:
     effect: Effect = WRITE
     idempotent: bool = True
     loses: Callable[[Any, Caller, Any], Awaitable[str | None]] | None = None
-    event: str = ""
-    verb: str = ""
-    target: str = ""
+    event: Said = ""
+    verb: Said = ""
+    target: Said = ""
+    platform: bool = False
 
 
 _VERBS = {READ: "read", WRITE: "update", DESTROY: "delete"}
@@ -201,7 +203,12 @@ class Tool:
         args = {k: v for k, v in arguments.items() if v is not None}
         label = ""
         if not self.standalone:
-            label = self._pick(args.pop("action", None), host.settings.read_only or caller.read_only)
+            try:
+                label = self._pick(args.get("action"), host.settings.read_only or caller.read_only)
+            except AppError as error:
+                await refused(host, caller, self.name, args, error, self.category)
+                raise
+            del args["action"]
         args = {k: v for k, v in args.items() if not self._blank(label, k, v)}
         given = args.pop("confirm", False) if self._confirms(label) else False
 
@@ -226,21 +233,23 @@ class Tool:
         started = time.perf_counter()
         error: AppError | None = None
         asked = False
-        app_id, params = "_platform", None
+        params: Params | None = None
+        result: Any = None
+        app_id = PLATFORM if action.platform else app_named(arguments)
         try:
             self._permit(host, caller, label, action)
             params = self.parse(label, arguments)
-            app_id = getattr(params, "app_id", None) or "_platform"
+            if not action.platform:
+                app_id = getattr(params, "app_id", None) or PLATFORM
             if ask is not None and action.loses is not None:
                 question = await action.loses(host, caller, params)
                 if question is not None:
                     await ask(question)
                 caller = replace(caller, agreed=question or "")
             result = await action.run(host, caller, params)
-            if app_id == "_platform" and isinstance(result, dict):
-                # init_app: the id is known only now.
-                app_id = str(cast(dict[str, Any], result).get("app_id", app_id))
-            return cast(Any, result)
+            if app_id == PLATFORM and not action.platform:
+                app_id = app_named(result)  # init_app: the id is known only now.
+            return result
         except Pending:
             asked = True
             raise
@@ -254,7 +263,7 @@ class Tool:
             if not asked:
                 # What was done is recorded even when the client has gone in the meantime.
                 with anyio.move_on_after(10, shield=True):
-                    await host.record(self._event(label, action, caller, app_id, params, started, error))
+                    await host.record(self._event(label, action, caller, app_id, (params, result), started, error))
 
     def parse(self, label: str, arguments: Mapping[str, Any]) -> Params:
         """The arguments as the action's parameters model; raises one error that names all that is wrong."""
@@ -346,30 +355,40 @@ class Tool:
         action: Action,
         caller: Caller,
         app_id: str,
-        params: Params | None,
+        of: tuple[Params | None, Any],
         started: float,
         error: AppError | None,
     ) -> AuditEvent:
         data: dict[str, Any] = {"tool": self.name, "duration_ms": round((time.perf_counter() - started) * 1000, 2)}
         if label:
             data["action"] = label
-        data |= acted_as(params)
+        data |= acted_as(of[0])
         if error is not None:
             data["code"] = error.code
+        verb, target = said(action.verb, *of) or _VERBS[action.effect], action.target
+        on = getattr(of[0], target, None) if isinstance(target, str) else target(*of)
         return AuditEvent(
             account_id=caller.account_id,
             app_id=app_id,
             category=self.category,
-            event_type=action.event or f"{self.resource}.{label or action.verb or _VERBS[action.effect]}",
-            action=action.verb or _VERBS[action.effect],
+            event_type=said(action.event, *of) or f"{self.resource}.{label or verb}",
+            action=verb,
             resource_type=self.resource,
-            resource_id=kept(getattr(params, action.target, None)) if action.target else None,
+            resource_id=kept(on),
             caller=caller,
             event_data=data,
             success=error is None,
             error_message=error.message if error else None,
             durable=action.effect is not READ,
         )
+
+
+async def refused(
+    host: Host, caller: Caller, name: str, arguments: Mapping[str, Any], error: AppError, category: str = "admin"
+) -> None:
+    """Leave the audit row of a call that reached no action."""
+    with anyio.move_on_after(10, shield=True):
+        await host.record(refusal(caller, name, arguments, error, category))
 
 
 def _from_json(text: str) -> Any:

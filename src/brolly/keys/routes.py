@@ -14,7 +14,7 @@ def _list(arguments: Arguments) -> tuple[str, Arguments]:
 routes = [
     Route(
         "/api-keys",
-        endpoint(GENERATE_KEY, status=201, rename={"target_app_id": "app_id"}),
+        endpoint(GENERATE_KEY, "generate_service_key", status=201, rename={"target_app_id": "app_id"}),
         methods=["POST"],
     ),
     Route("/api-keys", endpoint(MANAGE_API_KEYS, prepare=_list), methods=["GET"]),

@@ -4,15 +4,23 @@ from brolly.core.tool import DESTROY, READ, Action, Tool
 from brolly.keys import service
 
 GENERATE_KEY = Tool(
-    "generate_service_key",
+    "manage_auth_config",
     "Make a service key",
     "Make a service key; it is shown once.",
     {
-        "": Action(service.generate_key, service.GenerateKey, idempotent=False, event="api_key.create", verb="create"),
+        "generate_service_key": Action(
+            service.generate_key,
+            service.GenerateKey,
+            idempotent=False,
+            event="api_key.create",
+            verb="create",
+            target=lambda _, made: made and made["key_id"],
+            platform=True,
+        ),
     },
     resource="api_key",
 )
-"""Not an MCP tool: there it is an action of manage_auth_config, which reaches it as the capability ``mint_key``."""
+"""The one action of manage_auth_config that HTTP has here; over MCP that tool reaches it as ``mint_key``."""
 
 MANAGE_API_KEYS = Tool(
     "manage_api_keys",

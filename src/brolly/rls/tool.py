@@ -14,6 +14,10 @@ class _Tool(Tool):
         return "update_policy(as create)" if label == "update_policy" else super().signature(label)
 
 
+def _all(params: service.Delete | None) -> bool:
+    return params is not None and params.policy_name is None
+
+
 MANAGE_RLS = _Tool(
     "manage_rls",
     "RLS",
@@ -40,8 +44,9 @@ MANAGE_RLS = _Tool(
             "no name: RLS off",
             effect=DESTROY,
             loses=service.what_delete_loses,
-            event="rls.policy.delete",
-            target="table_name",
+            event=lambda p, _: "rls.disable" if _all(p) else "rls.policy.delete",
+            verb=lambda p, _: "disable" if _all(p) else "delete",
+            target=lambda p, _: p and (p.policy_name if p.policy_name is not None else p.table_name),
         ),
     },
     resource="rls",
