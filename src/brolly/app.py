@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -80,6 +81,26 @@ def read_secret(settings: Settings) -> str:
     return secret
 
 
+def full_name(name: str, known: Collection[str]) -> str:
+    """The tool that a person means: ``schema`` stands for ``manage_schema``. Empty when there is none."""
+    return next((full for full in (name, f"manage_{name}") if full in known), "")
+
+
+def tool_names(names: Iterable[str], known: Collection[str], where: str = "BROLLY_TOOLS") -> tuple[str, ...]:
+    """The tools that the setting or option ``where`` names, in full; raises ``CONFIG_INVALID`` for any other name."""
+    found: dict[str, None] = {}
+    for name in names:
+        if not (full := full_name(name, known)):
+            near = difflib.get_close_matches(name, [*known, *(each.removeprefix("manage_") for each in known)], 1)
+            raise AppError(
+                "CONFIG_INVALID",
+                f"{where} names {name}, which is not a tool." + (f" Did you mean {near[0]}?" if near else ""),
+                remediation=f"Use names from: {', '.join(known)}; manage_ may be left out.",
+            )
+        found[full] = None
+    return tuple(found)
+
+
 @asynccontextmanager
 async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncGenerator[Deps]:
     """Everything open for the block: Postgres running, control database and template up to date.
@@ -135,13 +156,7 @@ def _assemble(
     catalog = Catalogs(read=read, announce=announce)
     listener.on(CATALOG_CHANNEL, lambda app_id: catalog.forget(app_id or None))
     tools = {tool.name: tool for s in SLICES for tool in s.tools}
-    for name in settings.tools:
-        if name not in tools:
-            raise AppError(
-                "CONFIG_INVALID",
-                f"BROLLY_TOOLS names {name}, which is not a tool.",
-                remediation=f"Use names from: {', '.join(tools)}.",
-            )
+    wanted = tool_names(settings.tools, tools)
     return Deps(
         settings=settings,
         secret=secret,
@@ -152,6 +167,6 @@ def _assemble(
         pools=pools,
         catalog=catalog,
         slices=SLICES,
-        tools={n: t for n, t in tools.items() if not settings.tools or n in settings.tools},
+        tools={n: t for n, t in tools.items() if not wanted or n in wanted},
         capabilities={name: run for s in SLICES for name, run in s.provides.items()},
     )

@@ -62,7 +62,12 @@ _port = click.option("--port", type=_Port(), metavar="PORT", help="Port to liste
 _read_only = click.option(
     "--read-only/--no-read-only", default=None, help="Offer only actions that change nothing (BROLLY_READ_ONLY)."
 )
-_tools = click.option("--tools", metavar="A,B", callback=_names, help="Offer only these MCP tools (BROLLY_TOOLS; all).")
+_tools = click.option(
+    "--tools",
+    metavar="A,B",
+    callback=_names,
+    help="Offer only these MCP tools; schema means manage_schema (BROLLY_TOOLS; all).",
+)
 _json = click.option("--json", "as_json", is_flag=True, help='Print JSON, for programs; failures too: {"error": …}.')
 
 
@@ -140,32 +145,10 @@ def mcp(**given: Any) -> None:
     offered; other clients of the same server keep theirs. BROLLY_URL names a server elsewhere.
     """
     from brolly.bridge import run_bridge
-    from brolly.core.settings import is_set, load_settings
+    from brolly.commands.options import settings_for
+    from brolly.core.settings import is_set
 
-    settings = load_settings(**given)
-    if not settings.url:
-        _check_tools(settings.tools, "--tools" if given["tools"] is not None else "BROLLY_TOOLS")
-    run_bridge(settings, port_given=is_set("port"))
-
-
-def _check_tools(names: tuple[str, ...], where: str) -> None:
-    """Refuse a name that is no tool before the client waits for one; a server elsewhere may have others."""
-    if not names:
-        return
-    import difflib
-
-    from brolly.core.errors import AppError
-    from brolly.core.pages import tool_pages
-
-    known = list(tool_pages())
-    for name in names if known else ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise AppError(
-                "CONFIG_INVALID",
-                f"{where} names {name}, which is not a tool." + (f" Did you mean {near[0]}?" if near else ""),
-                remediation=f"Use names from: {', '.join(known)}.",
-            )
+    run_bridge(settings_for(given, elsewhere=True), port_given=is_set("port"))
 
 
 @brolly.group()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
@@ -53,7 +53,7 @@ async def test_both_entries_of_the_example_work() -> None:
         address = urlsplit(http["url"])
         assert address.port == 4000, "the port that is taken when none is set"
         url = address._replace(netloc=f"{address.hostname}:{port}").geturl()
-        async with httpx.AsyncClient(headers=headers, timeout=20, trust_env=False) as carrier:
+        async with httpx2.AsyncClient(headers=headers, timeout=20, trust_env=False) as carrier:
             same_tools, again = await used(streamable_http_client(url, http_client=carrier))
         assert same_tools == tools
         assert (again["app_id"], again["created"]) == (made["app_id"], False)

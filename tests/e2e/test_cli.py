@@ -72,6 +72,30 @@ def test_near_misses_are_named(here: Machine, arguments: list[str], near: str) -
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("command", ["serve", "up", "mcp"])
+def test_near_misses_of_tools_are_named(here: Machine, command: str) -> None:
+    home = here.home()
+    for mistyped, said in (
+        (brolly(home, command, tools="manage_ap"), "BROLLY_TOOLS names manage_ap, which is not a tool. Did you mean "),
+        (brolly(home, command, "--tools", "rls,shema"), "--tools names shema, which is not a tool. Did you mean "),
+    ):
+        assert (mistyped.returncode, mistyped.stdout) == (1, "")
+        assert said + ("manage_app?" if "manage_ap," in said else "schema?") in mistyped.stderr
+        assert "manage_schema, query_audit_logs" in mistyped.stderr, "the names to choose from"
+    assert not home.exists(), "nothing was started for it"
+
+
+def test_tools_may_be_named_without_manage(here: Machine) -> None:
+    home = here.home()
+    up = brolly(home, "up", "--tools", "schema,rls,manage_schema")
+    assert up.returncode == 0, up.stderr
+    found = recorded(home)
+    assert found is not None
+    assert found["tools"] == ["manage_schema", "manage_rls"]
+    assert brolly(home, "up", tools="rls,schema").stdout == up.stdout, "the same tools, said otherwise"
+    assert "with manage_schema, manage_rls tools" in brolly(home, "up", "--tools", "app").stderr
+
+
 def test_up_status_and_down(home: Path) -> None:
     assert brolly(home, "status").returncode == 3
     stopped = json.loads(brolly(home, "status", "--json").stdout)
@@ -140,9 +164,6 @@ def test_failures_are_in_terms_of_the_command(home: Path) -> None:
         assert set(json.loads(refused.stdout)["error"]) == {"code", "message", "remediation"}
         assert refused.stderr == ""
     assert "'abc' is not a whole number" in brolly(home, "up", "--port", "abc").stderr
-    mistyped = brolly(home, "mcp", tools="manage_ap")
-    assert mistyped.returncode == 1
-    assert "BROLLY_TOOLS names manage_ap, which is not a tool. Did you mean manage_app?" in mistyped.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from brolly.commands.options import settings_for
 from brolly.commands.terminal import is_terminal, note, run, spinner, write, write_facts
 from brolly.core.errors import AppError
 from brolly.core.settings import Settings, is_set, load_settings
@@ -27,7 +28,7 @@ _OTHER_PORT = "Port %s is in use; listening on %s: correct the url in mcp.json"
 
 def serve_here(given: Mapping[str, Any], *, any_port: bool, announce: int | None) -> None:
     """Serve until a signal comes."""
-    settings = load_settings(**given)
+    settings = settings_for(given)
     from brolly.listener import bind, is_loopback
 
     listener = bind(settings, any_port)
@@ -77,7 +78,7 @@ def _show(serving: Serving) -> None:
 
 def bring_up(given: Mapping[str, Any]) -> None:
     """Start the server in the background, if none runs; one that runs must be as the options say."""
-    settings = load_settings(**given)
+    settings = settings_for(given)
     from brolly.daemon import find_server
     from brolly.listener import is_loopback
 

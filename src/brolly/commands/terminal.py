@@ -93,7 +93,8 @@ def _show_error(code: str, message: str, remediation: str, as_json: bool) -> Non
 
 def _for_command(error: AppError, command: str) -> str:
     """The remediation; what is worded for an agent's tools is put in terms of the command."""
-    if not _TOOL.search(error.remediation):
+    # A setting may hold the names of tools.
+    if error.code == "CONFIG_INVALID" or not _TOOL.search(error.remediation):
         return error.remediation
     if error.code.startswith("VALIDATION_"):
         return f"Correct it and repeat; {command} --help describes the arguments."
