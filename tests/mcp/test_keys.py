@@ -96,6 +96,38 @@ async def test_a_scope_that_cannot_be_added_is_answered_with_those_that_can(mcp:
     assert "details" not in error
 
 
+async def test_a_key_for_an_app_without_one_is_answered_with_what_to_do(mcp: Any) -> None:
+    wrong = {"action": "generate_service_key", "name": "x", "key_scope": "app"}
+    error = await refusal(mcp, "manage_auth_config", **wrong)
+    assert error["remediation"].startswith("Repeat the call with app_id set to the app's id")
+
+
+@pytest.mark.parametrize("said", [{"scope": "app"}, {"scope": "both"}, {"scopes": ["*"]}])
+async def test_published_clients_scopes_are_taken(http: Any, said: dict[str, Any]) -> None:
+    answer = await http.post("/api-keys", json={"name": "x"} | said)
+    assert (answer.status_code, answer.json()["scopes"]) == (201, ["*"])
+
+
+@pytest.mark.parametrize("said", [{"scope": "substrate"}, {"scope": ""}, {"scopes": ["read"]}, {"scopes": []}])
+async def test_scopes_of_what_is_not_here_make_no_key(http: Any, said: dict[str, Any]) -> None:
+    answer = await http.post("/api-keys", json={"name": "x"} | said)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "VALIDATION_INVALID_SCOPE")
+    assert len((await http.get("/api-keys")).json()["keys"]) == 1
+
+
+async def test_the_list_takes_the_scopes_there_are(http: Any) -> None:
+    for scope in ("app", "substrate", "both", "me"):
+        assert len((await http.get(f"/api-keys?scope={scope}")).json()["keys"]) == 1
+    wrong = await http.get("/api-keys?scope=zz")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "VALIDATION_INVALID_SCOPE")
+
+
+async def test_mcp_takes_no_scope_that_it_does_not_tell_of(mcp: Any) -> None:
+    for scope in ({"scope": "app"}, {"scopes": ["*"]}):
+        wrong = {"action": "generate_service_key", "name": "x", **scope}
+        assert (await refusal(mcp, "manage_auth_config", **wrong))["code"] == "VALIDATION_INVALID_SCHEMA"
+
+
 async def test_an_account_key_takes_no_app(mcp: Any, app: App) -> None:
     wrong = {"action": "generate_service_key", "name": "x", "key_scope": "account", "app_id": app.id}
     assert (await refusal(mcp, "manage_auth_config", **wrong))["code"] == "VALIDATION_INVALID_SCOPE"

@@ -2,12 +2,21 @@
 
 from starlette.routing import Route
 
+from brolly.core.errors import AppError
 from brolly.endpoint import Arguments, endpoint
 from brolly.keys.tool import GENERATE_KEY, MANAGE_API_KEYS
+
+_SCOPES = ("app", "substrate", "both", "me")
 
 
 def _list(arguments: Arguments) -> tuple[str, Arguments]:
     # Clients ask for their own keys by ?scope=; every kind of key is in the one list here.
+    if (scope := arguments.get("scope", "me")) not in _SCOPES:
+        raise AppError(
+            "VALIDATION_INVALID_SCOPE",
+            f"There are no keys of scope {scope[:100]!r}.",
+            remediation=f"Leave scope out, or send one of: {', '.join(_SCOPES)}.",
+        )
     return "list", {k: v for k, v in arguments.items() if k != "scope"}
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
@@ -28,6 +29,9 @@ class GenerateKey(Params):
     app_id: str | None = None
     additional_scopes: list[str] = Field(default_factory=list[str], max_length=10)
     organization_id: str | None = None
+    # What published clients send over HTTP: which service the key is for, and scopes in the form of old.
+    scope: SkipJsonSchema[str | None] = None
+    scopes: SkipJsonSchema[list[str] | None] = None
 
 
 class ListKeys(Params):
@@ -43,6 +47,21 @@ class RevokeKey(Params):
     key_id: str
 
 
+def _refuse_other_services(params: GenerateKey) -> None:
+    if params.scope not in (None, "app", "both"):
+        raise AppError(
+            "VALIDATION_INVALID_SCOPE",
+            f"There are no keys of scope {params.scope[:100]!r}.",
+            remediation="Leave scope out, or send app or both.",
+        )
+    if params.scopes not in (None, ["*"]):
+        raise AppError(
+            "VALIDATION_INVALID_SCOPE",
+            'scopes takes ["*"] only.',
+            remediation='Leave scopes out; send app_id for a key to one app, additional_scopes ["read"] for reads.',
+        )
+
+
 async def _scopes(deps: Deps, caller: Caller, params: GenerateKey) -> list[str]:
     for scope in params.additional_scopes:
         if scope not in _GRANTABLE:
@@ -50,9 +69,15 @@ async def _scopes(deps: Deps, caller: Caller, params: GenerateKey) -> list[str]:
                 "VALIDATION_INVALID_SCOPE",
                 f"{scope!r} is not a scope that can be added; {' and '.join(_GRANTABLE)} are.",
             )
+    _refuse_other_services(params)
     wants_app = params.key_scope == "app" or (params.key_scope is None and params.app_id is not None)
     if wants_app and params.app_id is None:
-        raise AppError("VALIDATION_MISSING_FIELD", "key_scope app needs app_id.")
+        raise AppError(
+            "VALIDATION_MISSING_FIELD",
+            "key_scope app needs app_id.",
+            remediation="Repeat the call with app_id set to the app's id (manage_app list has them), "
+            "or leave key_scope out for a key to the whole account.",
+        )
     if not wants_app and params.app_id is not None:
         raise AppError("VALIDATION_INVALID_SCOPE", "key_scope account takes no app_id.")
     if wants_app:
