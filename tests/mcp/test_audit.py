@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
+from brolly import auth
+from brolly.audit.service import QueryLogs
+from brolly.auth.codes import Kind
 from brolly.core.caller import Caller
 from brolly.deps import Deps
 from brolly.registry import App
@@ -239,6 +244,7 @@ async def test_reading_the_log_is_found_when_asked_for(mcp: Any, app: App) -> No
     "wrong",
     [
         {"category": "weather"},
+        {"action": "zz"},
         {"limit": 0},
         {"limit": 501},
         {"offset": -1},
@@ -251,6 +257,28 @@ async def test_reading_the_log_is_found_when_asked_for(mcp: Any, app: App) -> No
 async def test_a_filter_that_cannot_be_meant_is_refused(mcp: Any, app: App, wrong: dict[str, Any]) -> None:
     error = await refusal(mcp, "query_audit_logs", app_id=app.id, **wrong)
     assert error["code"] == "VALIDATION_INVALID_SCHEMA"
+
+
+async def test_every_action_that_is_written_may_be_asked_for(mcp: Any, app: App) -> None:
+    for action in ("read", "create", "update", "delete", "invoke", "enable", "disable", "login", "magic_link_sent"):
+        await logs(mcp, app_id=app.id, action=action)
+    error = await refusal(mcp, "query_audit_logs", app_id=app.id, action="zz")
+    assert "action: must be one of: read, create, update, delete, invoke, enable, disable" in error["message"]
+
+
+def test_what_users_do_may_be_asked_for_by_its_name() -> None:
+    source = "".join(path.read_text("utf-8") for path in Path(auth.__path__[0]).glob("*.py"))
+    written = set(re.findall(r'note\(deps, app, caller, "(\w+)"', source))
+    # A code of the second factor is not sent.
+    written |= {f"{kind}_sent" for kind in get_args(Kind) if kind != "mfa"}
+    assert {"login", "signup"} <= written
+    for action in written:
+        assert QueryLogs.model_validate({"app_id": "app_1", "action": action}).action == action
+
+
+async def test_a_row_read_as_a_user_needs_to_know_which(mcp: Any, app: App) -> None:
+    error = await refusal(mcp, "select_rows", app_id=app.id, table="t", as_role="user")
+    assert error["remediation"].startswith("Repeat the call with as_user set to a user's id")
 
 
 async def test_another_account_sees_nothing(deps: Deps, mcp: Any, written: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_validator
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
@@ -21,6 +21,12 @@ PLATFORM = "_platform"
 QUERY_EVENT = "audit.query"
 _ACTORS = {"service": "api_key", "user": "app_user", "anonymous": "anonymous"}
 _TEXT_LIMIT = 500
+ACTIONS = ("read", "create", "update", "delete", "invoke", "enable", "disable")
+_OF_USERS = (
+    *("signup", "login", "refresh", "logout", "verify_email", "reset_password", "magic_link_login"),
+    *("verify_email_sent", "reset_password_sent", "magic_link_sent", "mfa", "mfa_enabled", "mfa_disabled"),
+)
+"""What end users do (category ``auth``), which is its own action."""
 
 _INSERT = (
     # A read is not worth waiting for the disk; what changes something is on it before the answer goes out.
@@ -45,6 +51,14 @@ class QueryLogs(AppParams):
     to_time: AwareDatetime | None = Field(None, alias="to")
     limit: int = Field(100, ge=1, le=500)
     offset: int = Field(0, ge=0)
+
+    @field_validator("action")
+    @classmethod
+    def _known(cls, action: str | None) -> str | None:
+        # Checked here, not in the type: the advertised schema would carry every name.
+        if action is not None and action not in (*ACTIONS, *_OF_USERS):
+            raise ValueError(f"must be one of: {', '.join(ACTIONS)}, or what users do, such as login")
+        return action
 
 
 async def record(deps: Deps, event: AuditEvent) -> None:

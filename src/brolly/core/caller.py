@@ -79,10 +79,19 @@ class Caller:
             raise AppError("AUTH_IMPERSONATION_FORBIDDEN", "Only a service key may act as another role.")
         if as_role == "anon":
             if as_user is not None:
-                raise AppError("VALIDATION_INVALID_SCHEMA", "as_user goes with as_role user, not with anon.")
+                raise AppError(
+                    "VALIDATION_INVALID_SCHEMA",
+                    "as_user goes with as_role user, not with anon.",
+                    remediation="Leave as_user out, or set as_role to user.",
+                )
             return replace(self, kind="anonymous", user_id=None, claims={})
         if not as_user:
-            raise AppError("VALIDATION_MISSING_FIELD", "as_role user needs as_user, the id of the user to act as.")
+            raise AppError(
+                "VALIDATION_MISSING_FIELD",
+                "as_role user needs as_user, the id of the user to act as.",
+                remediation="Repeat the call with as_user set to a user's id (manage_auth_users list has them), "
+                "or with as_role anon.",
+            )
         return replace(self, kind="user", user_id=as_user, claims={"sub": as_user, "role": "authenticated"})
 
 
