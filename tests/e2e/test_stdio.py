@@ -173,7 +173,7 @@ async def test_the_next_call_after_the_server_was_killed_works(home: Path) -> No
 
 async def test_one_client_may_hold_itself_to_less_than_the_others(home: Path) -> None:
     async with (
-        Client(stdio(home, "--read-only", "--tools", "manage_app,list_regions")) as narrow,
+        Client(stdio(home, "--read-only", "--tools", "app,list_regions")) as narrow,
         Client(stdio(home, read_only="1"), mode="legacy") as reader,
         Client(stdio(home)) as wide,
     ):
@@ -221,6 +221,25 @@ def test_a_remote_server_is_used_and_never_started(here: Machine, home: Path) ->
         body = json.loads(session.answer(1)["result"]["content"][0]["text"])["error"]
         assert (body["code"], "BROLLY_URL" in body["message"]) == ("CONFIG_INVALID", True)
     assert not other.exists(), "nothing was started for it"
+
+
+@pytest.mark.parametrize(
+    ("more", "instead"),
+    [
+        ("?read_only=true", "BROLLY_READ_ONLY=1 or --read-only"),
+        ("?tools=manage_schema&Read-Only=1#x", "BROLLY_READ_ONLY=1 or --read-only and BROLLY_TOOLS or --tools"),
+        ("#read_only", "BROLLY_READ_ONLY=1 or --read-only"),
+        ("?", ""),
+        ("?api_key=bb_sk_1", ""),
+    ],
+)
+def test_a_remote_server_takes_no_parameters(here: Machine, more: str, instead: str) -> None:
+    """They would end up in the middle of the path: what is meant to be read-only would not be."""
+    done = brolly(here.home(), "mcp", url=f"http://127.0.0.1:4731/mcp{more}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Error: BROLLY_URL goes on after a {more[0]}, which" in done.stderr
+    assert f"End BROLLY_URL before the {more[0]}" + (f" and use {instead}." if instead else ".") in done.stderr
+    assert "bb_sk" not in done.stderr
 
 
 def test_a_server_that_cannot_start_is_told_and_tried_again(here: Machine) -> None:

@@ -272,8 +272,8 @@ def run_bridge(settings: Settings, *, port_given: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     async def work() -> None:
-        stdio = Stdio()
         server = Server(settings, port_given=port_given)
+        stdio = Stdio()
         async with server.client() as client:
             stdio.start_reading()
             await Bridge(stdio, server, client).run()

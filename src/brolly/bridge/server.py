@@ -28,7 +28,7 @@ class Server:
         self._local = not settings.url
         # This client's limits are its own affair: the server is shared.
         self._options = ["--no-read-only", "--tools", "", *([] if port_given else ["--any-port"])]
-        self._base = settings.url.rstrip("/").removesuffix("/mcp")
+        self._base = _address(settings.url)
         self._lock = anyio.Lock()
         self._failed: tuple[float, AppError] | None = None
 
@@ -110,6 +110,30 @@ class Server:
             headers={"User-Agent": f"brolly-mcp/{__version__}", **self.limits()},
         ) as client:
             yield client
+
+
+def _address(url: str) -> str:
+    """What paths are put behind; raises ``CONFIG_INVALID`` where that would bury what the person wrote there."""
+    mark = next((sign for sign in url if sign in "?#"), "")
+    if mark:
+        # Not repeated in the message: a key may be among it.
+        raise AppError(
+            "CONFIG_INVALID",
+            f"BROLLY_URL goes on after a {mark}, which brolly mcp does not pass on.",
+            remediation=f"End BROLLY_URL before the {mark}{_instead(url.partition(mark)[2])}.",
+        )
+    return url.rstrip("/").removesuffix("/mcp")
+
+
+def _instead(parameters: str) -> str:
+    """The settings that do what the parameters of ``/mcp`` do."""
+    said = parameters.lower()
+    settings = [
+        words
+        for part, words in (("read", "BROLLY_READ_ONLY=1 or --read-only"), ("tools", "BROLLY_TOOLS or --tools"))
+        if part in said
+    ]
+    return f" and use {' and '.join(settings)}" if settings else ""
 
 
 def _is_here(url: str) -> bool:
