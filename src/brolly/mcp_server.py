@@ -38,7 +38,7 @@ from brolly.core.errors import AppError, error_body
 from brolly.core.habits import instead_of
 from brolly.core.pages import tool_pages
 from brolly.core.tokens import derive
-from brolly.core.tool import READ_BY_CLIENT, Pending, Tool
+from brolly.core.tool import READ_BY_CLIENT, Pending, Tool, refused
 from brolly.deps import Deps
 from brolly.identity import authorization_of, identify
 
@@ -140,7 +140,9 @@ class BrollyServer(MCPServer[Any]):
             tools = self._tools(caller)
             tool = tools.get(name)
             if tool is None:
-                raise _no_tool(name, list(tools))
+                missing = _no_tool(name, list(tools))
+                await refused(self._deps, caller, name, arguments, missing)
+                raise missing
 
             async def confirm(question: str, given: bool, call: str) -> None:
                 await _ask(context, question, given, call)

@@ -118,9 +118,11 @@ async def test_switching_rls_off_and_deleting_a_policy_are_told_apart(mcp: Any, 
 async def test_a_call_of_no_action_leaves_a_row(mcp: Any, app: App) -> None:
     await refusal(mcp, "manage_app", action="explode", app_id=app.id)
     await refusal(mcp, "manage_app", app_id=app.id)
+    await refusal(mcp, "execute_sql", app_id=app.id, sql="select 1")
     await refusal(mcp, "manage_app", action="update_cors", app_id=app.id, allowed_origins=7)
     assert [(r["event_type"], r["success"], r["event_data"]["code"]) for r in await logs(mcp, app_id=app.id)] == [
         ("app.config.cors", False, "VALIDATION_INVALID_SCHEMA"),
+        ("tool.refused", False, "VALIDATION_INVALID_SCHEMA"),
         ("tool.refused", False, "VALIDATION_MISSING_FIELD"),
         ("tool.refused", False, "VALIDATION_INVALID_SCHEMA"),
     ]
