@@ -82,7 +82,7 @@ class Caller:
                 raise AppError(
                     "VALIDATION_INVALID_SCHEMA",
                     "as_user goes with as_role user, not with anon.",
-                    remediation="Leave as_user out, or set as_role to user.",
+                    remediation="Leave as_user out, or set as_role to user with the id from manage_auth_users list.",
                 )
             return replace(self, kind="anonymous", user_id=None, claims={})
         if not as_user:

@@ -15,7 +15,7 @@ def _list(arguments: Arguments) -> tuple[str, Arguments]:
         raise AppError(
             "VALIDATION_INVALID_SCOPE",
             f"There are no keys of scope {scope[:100]!r}.",
-            remediation=f"Leave scope out, or send one of: {', '.join(_SCOPES)}.",
+            remediation=f"Leave scope out, as manage_api_keys list does, or send one of: {', '.join(_SCOPES)}.",
         )
     return "list", {k: v for k, v in arguments.items() if k != "scope"}
 

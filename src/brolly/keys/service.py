@@ -52,13 +52,14 @@ def _refuse_other_services(params: GenerateKey) -> None:
         raise AppError(
             "VALIDATION_INVALID_SCOPE",
             f"There are no keys of scope {params.scope[:100]!r}.",
-            remediation="Leave scope out, or send app or both.",
+            remediation="Leave scope out, as manage_auth_config generate_service_key does, or send app or both.",
         )
     if params.scopes not in (None, ["*"]):
         raise AppError(
             "VALIDATION_INVALID_SCOPE",
             'scopes takes ["*"] only.',
-            remediation='Leave scopes out; send app_id for a key to one app, additional_scopes ["read"] for reads.',
+            remediation="Leave scopes out; send app_id (manage_app list has them) for a key to one app, "
+            'additional_scopes ["read"] for reads alone.',
         )
 
 
