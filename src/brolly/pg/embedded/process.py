@@ -6,13 +6,12 @@ import enum
 import fcntl
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -44,13 +43,15 @@ class _State(enum.Enum):
     SILENT = enum.auto()
 
 
-def _limit_memory(pid: int) -> None:
-    """Let one statement fail for want of memory rather than the machine: expressions that app owners write may
-    make gigabytes of a few characters. Inherited by every process that the server starts.
+def _with_little_memory(command: list[str]) -> list[str]:
+    """The command, with a limit on its address space and on that of all that it starts.
+
+    One statement shall fail for want of memory rather than the machine: expressions and requests can make
+    gigabytes of a few characters. Set by the shell, as only a process itself may do so everywhere.
     """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            resource.prlimit(pid, resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    if sys.platform != "linux":
+        return command
+    return ["/bin/sh", "-c", 'ulimit -v "$0" || true; exec "$@"', str(_MOST_MEMORY // 1024), *command]
 
 
 class _FileLock:
@@ -246,10 +247,9 @@ class EmbeddedPostgres:
         log = os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             self._log_start = os.fstat(log).st_size
-            child = place.account.spawn(command, log)
+            child = place.account.spawn(_with_little_memory(command), log)
         finally:
             os.close(log)
-        _limit_memory(child.pid)
         # It may outlive our share; someone must be there to reap it.
         self._child = child
         threading.Thread(target=child.wait, name="postgres-reaper", daemon=True).start()
