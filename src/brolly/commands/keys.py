@@ -91,7 +91,7 @@ def create_key(home: Path | None, name: str, account: str, app: str | None, read
         if app is not None:
             arguments["app_id"] = app
         try:
-            return await GENERATE_KEY.run(deps, _operator(account_id), "", arguments)
+            return await GENERATE_KEY.run(deps, _operator(account_id), "generate_service_key", arguments)
         except AppError as error:
             if error.code == "RESOURCE_NOT_FOUND":
                 error.remediation = f"Give the id of an app that account {account} owns; --account names another."
