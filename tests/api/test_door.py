@@ -180,3 +180,9 @@ async def test_a_wrong_password_opens_nothing(deps: Deps, app: App) -> None:
         await asyncpg.connect(
             **server.connect_args(user=login, password=login_password("another", login), database=app.db_name)
         )
+
+
+async def test_a_caller_fills_neither_the_disk_nor_the_clock(deps: Deps, app: App) -> None:
+    async with deps.pools.reader(app) as connection:
+        assert await connection.fetchval("show temp_file_limit") == "512MB"
+        assert await connection.fetchval("show transaction_timeout") == "1min"

@@ -158,8 +158,21 @@ class Databases:
         await connection.execute(f"grant {OWNER_ROLE} to {owner}")
         await connection.execute(f"alter role {door} set statement_timeout = '{int(self._statement_timeout)}s'")
         await connection.execute(f"alter role {door} set idle_in_transaction_session_timeout = '60s'")
+        await self._bound(connection, door)
         # A statement whose client has gone is ended, also when the request to cancel it came too early.
         await connection.execute(f"alter role {door} set client_connection_check_interval = '2s'")
+
+    async def _bound(self, connection: Connection, door: str) -> None:
+        """Limits that not every server knows, or lets everybody set."""
+        row = await connection.fetchrow(
+            "select rolsuper, current_setting('server_version_num')::int as version "
+            "from pg_roles where rolname = current_user"
+        )
+        if row["version"] >= 170000:
+            await connection.execute(f"alter role {door} set transaction_timeout = '60s'")
+        if row["rolsuper"]:
+            # What does not fit into memory goes to disk, which all apps share.
+            await connection.execute(f"alter role {door} set temp_file_limit = '512MB'")
 
     async def create_database(self, connection: Connection, app_id: str) -> None:
         """Clone the template; CONNECT for the app's logins and nobody else.
