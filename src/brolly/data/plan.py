@@ -94,7 +94,7 @@ class Sort:
 class ReadPlan:
     """A read that Postgres can do. ``sorts`` ends with the primary key, so that pages do not overlap.
 
-    ``after`` are the sorts' values in the last row of the page before.
+    ``after`` are the sorts' values in the last row of the page before. ``limited``: the limit was asked for.
     """
 
     table: Table
@@ -104,6 +104,7 @@ class ReadPlan:
     limit: int
     offset: int
     after: tuple[str | None, ...] | None = None
+    limited: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -143,6 +144,7 @@ def _plan(table: Table, request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
         sorts=_group_sorts(outputs, request.order) if grouped else _sorts(table, request.order),
         limit=request.limit,
         offset=request.offset,
+        limited=request.limited,
     )
     _check_names(plan)
     return plan

@@ -177,6 +177,7 @@ def _dressed(
         order=order,
         limit=min(limit, MAX_ROWS),
         offset=offset,
+        limited="limit" in one.words,
     )
 
 

@@ -101,6 +101,8 @@ class ReadRequest:
     order: tuple[Order, ...] = ()
     limit: int = 20
     offset: int = 0
+    limited: bool = False
+    """Whether the limit was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.data import cursor, service
+from brolly.data.budget import fit
 from brolly.data.plan import UUID, Condition, ReadPlan, plan_read
 from brolly.data.query_string import RowsQuery, invalid_filters, refuse
 from brolly.data.request import is_storable, shown
@@ -94,6 +95,7 @@ def plan_rows(at: Visit, tables: Snapshot, asked: RowsQuery) -> ReadPlan:
         raise invalid_filters([*wrong, *said]) from None
     if wrong:
         raise invalid_filters(wrong)
+    plan = fit(plan)
     if asked.cursor is None:
         return plan
     if plan.offset:

@@ -1,0 +1,65 @@
+"""What one request may make the database hold, and what it may keep it busy with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from brolly.deps import Deps
+from brolly.registry import App
+
+SETUP = """
+create table authors (id int primary key, name text);
+create table posts (id int primary key, author_id int references authors);
+insert into authors values (1, 'Ann');
+insert into posts select n, 1 from generate_series(1, 150) n;
+"""
+DEEP = "id,p:posts(id,a:authors(q:posts(id)))"
+
+
+@pytest.fixture
+async def base(deps: Deps, app: App) -> str:
+    async with deps.pools.owner(app) as conn:
+        await conn.execute(SETUP)
+    await deps.catalog.changed(app)
+    return f"/v1/{app.id}"
+
+
+async def sizes(http: httpx.AsyncClient, base: str, **params: str) -> tuple[int, int]:
+    named = {name.replace("__", "."): value for name, value in params.items()}
+    answer = await http.get(f"{base}/authors", params={"select": DEEP, **named})
+    assert answer.status_code == 200, answer.text
+    posts: list[Any] = answer.json()[0]["p"]
+    return len(posts), max((len(post["a"]["q"]) for post in posts), default=0)
+
+
+async def test_arrays_inside_arrays_stay_small(base: str, http: httpx.AsyncClient) -> None:
+    one = await http.get(f"{base}/authors?select=posts(id)")
+    assert len(one.json()[0]["posts"]) == 150
+    assert await sizes(http, base) == (150, 10)
+    assert await sizes(http, base, limit="1") == (150, 100)
+    assert await sizes(http, base, limit="1", p__limit="20") == (20, 100)
+    assert await sizes(http, base, limit="1", p__limit="20", p__a__q__limit="1000") == (20, 150)
+    assert await sizes(http, base, limit="1", p__a__q__limit="1000") == (100, 150)
+    assert await sizes(http, base, p__limit="0", p__a__q__limit="1000") == (0, 0)
+
+
+@pytest.mark.parametrize("page", [{"limit": "1"}, {}])
+async def test_limits_that_multiply_too_far_are_refused(
+    base: str, http: httpx.AsyncClient, page: dict[str, str]
+) -> None:
+    largest = 100 if page else 10
+    asked = {**page, "select": DEEP, "p.limit": "1000", "p.a.q.limit": str(largest + 1)}
+    answer = await http.get(f"{base}/authors", params=asked)
+    assert answer.status_code == 400
+    assert f"p.a.q.limit is at most {largest} here" in answer.json()["error"]["message"]
+    fits = await http.get(f"{base}/authors", params={**asked, "p.a.q.limit": str(largest)})
+    assert len(fits.json()[0]["p"][0]["a"]["q"]) == largest
+
+
+async def test_arrays_are_counted(base: str, http: httpx.AsyncClient) -> None:
+    for count, status in ((10, 200), (11, 400)):
+        select = ",".join(f"p{n}:posts(id)" for n in range(count))
+        assert (await http.get(f"{base}/authors", params={"select": select})).status_code == status
