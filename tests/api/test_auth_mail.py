@@ -53,8 +53,11 @@ async def test_the_code_of_signing_up_confirms_the_address_once(
     assert (await messages(deps, app))[-1]["recipient"] == ANN
     response = await post(anon_http, app, "verify-email", email=ANN, code=other(code))
     assert (response.status_code, code_of(response)) == (400, "AUTH_INVALID_CODE")
-    response = await post(anon_http, app, "verify-email", email="ANN@example.com", code=code)
+    mine = await log_in(anon_http, app)
+    response = await post(anon_http, app, "verify-email", mine["access_token"], email="ANN@example.com", code=code)
     assert (response.status_code, set(response.json())) == (200, {"message"})
+    # Whoever confirms with the account's own access token keeps password and sessions.
+    assert (await post(anon_http, app, "refresh", refresh_token=mine["refresh_token"])).status_code == 200
     tokens = await log_in(anon_http, app)
     assert tokens["user"]["email_verified"] is True
     assert code_of(await post(anon_http, app, "verify-email", email=ANN, code=code)) == "AUTH_INVALID_CODE"
@@ -211,6 +214,20 @@ async def test_who_proves_the_mailbox_takes_the_account_from_who_only_claimed_it
     code, _ = await newest(deps, app, "magic_link")
     await post(anon_http, app, "magic-link/verify", email=ANN, code=code)
     assert (await post(anon_http, app, "login", email=ANN, password=NEW)).status_code == 200
+
+
+async def test_another_users_token_does_not_keep_the_password_of_who_only_claimed_the_address(
+    anon_http: httpx.AsyncClient, deps: Deps, app: App
+) -> None:
+    await sign_up(anon_http, app)
+    code, _ = await newest(deps, app, "verify_email")
+    intruder = await log_in(anon_http, app)
+    await sign_up(anon_http, app, "bob@example.com")
+    bob = (await log_in(anon_http, app, "bob@example.com"))["access_token"]
+    assert (await post(anon_http, app, "verify-email", bob, email=ANN, code=code)).status_code == 200
+    assert (await post(anon_http, app, "login", email=ANN, password=PASSWORD)).status_code == 401
+    assert (await post(anon_http, app, "refresh", refresh_token=intruder["refresh_token"])).status_code == 401
+    await log_in(anon_http, app, "bob@example.com")
 
 
 async def test_messages_are_limited_for_unknown_accounts_as_well(anon_http: httpx.AsyncClient, app: App) -> None:

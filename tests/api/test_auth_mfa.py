@@ -25,10 +25,24 @@ def codes_of(secret: str, count: int = 3) -> list[str]:
     return [totp(raw, step + n) for n in range(-1, count - 1)]
 
 
-async def enrolled(client: httpx.AsyncClient, app: App) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A user whose second factor is in force; the tokens, and what enrolling answered."""
-    await sign_up(client, app)
+async def confirmed(client: httpx.AsyncClient, app: App, deps: Deps | None = None) -> dict[str, Any]:
+    """The tokens of a user whose address is confirmed, by the owner unless ``deps`` shows the code."""
+    user = await sign_up(client, app)
     tokens = await log_in(client, app)
+    if deps is None:
+        response = await client.patch(f"/v1/{app.id}/admin/auth/users/{user['id']}", json={"email_verified": True})
+    else:
+        code, _ = await newest(deps, app, "verify_email")
+        response = await post(client, app, "verify-email", tokens["access_token"], email=ANN, code=code)
+    assert response.status_code == 200, response.text
+    return tokens
+
+
+async def enrolled(
+    client: httpx.AsyncClient, app: App, deps: Deps | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A user whose second factor is in force; the tokens, and what enrolling answered."""
+    tokens = await confirmed(client, app, deps)
     factor = (await post(client, app, "mfa/enroll", tokens["access_token"])).json()
     # The oldest code that holds, so that later ones are still unused.
     response = await post(client, app, "mfa/activate", tokens["access_token"], code=codes_of(factor["secret"])[0])
@@ -56,8 +70,7 @@ def test_codes_are_those_of_the_standard(seconds: int, code: str) -> None:
 
 
 async def test_enrolling_shows_what_an_authenticator_needs(anon_http: httpx.AsyncClient, deps: Deps, app: App) -> None:
-    await sign_up(anon_http, app)
-    tokens = await log_in(anon_http, app)
+    tokens = await confirmed(anon_http, app, deps)
     response = await post(anon_http, app, "mfa/enroll", tokens["access_token"])
     assert response.status_code == 200
     factor = response.json()
@@ -78,8 +91,8 @@ async def test_enrolling_shows_what_an_authenticator_needs(anon_http: httpx.Asyn
     assert (await post(anon_http, app, "mfa/enroll")).status_code == 401
 
 
-async def test_signing_in_takes_both_factors(anon_http: httpx.AsyncClient, app: App) -> None:
-    _, factor = await enrolled(anon_http, app)
+async def test_signing_in_takes_both_factors(anon_http: httpx.AsyncClient, deps: Deps, app: App) -> None:
+    _, factor = await enrolled(anon_http, app, deps)
     token = await challenge(anon_http, app)
     code = codes_of(factor["secret"])[1]
     response = await post(anon_http, app, "mfa/verify", mfaToken=token, code=code)
@@ -91,8 +104,8 @@ async def test_signing_in_takes_both_factors(anon_http: httpx.AsyncClient, app: 
     assert code_of(await post(anon_http, app, "mfa/verify", mfa_token=token, code=code)) == "AUTH_INVALID_CODE"
 
 
-async def test_a_recovery_code_works_once(anon_http: httpx.AsyncClient, app: App) -> None:
-    _, factor = await enrolled(anon_http, app)
+async def test_a_recovery_code_works_once(anon_http: httpx.AsyncClient, deps: Deps, app: App) -> None:
+    _, factor = await enrolled(anon_http, app, deps)
     code = factor["recovery_codes"][3].lower()
     token = await challenge(anon_http, app)
     assert (await post(anon_http, app, "mfa/verify", mfa_token=token, code=code)).status_code == 200
@@ -103,7 +116,7 @@ async def test_a_recovery_code_works_once(anon_http: httpx.AsyncClient, app: App
 
 
 async def test_a_token_takes_five_tries_and_five_minutes(http: httpx.AsyncClient, deps: Deps, app: App) -> None:
-    _, factor = await enrolled(http, app)
+    _, factor = await enrolled(http, app, deps)
     token = await challenge(http, app)
     for _ in range(5):
         assert (await post(http, app, "mfa/verify", mfa_token=token, code="abcdef")).status_code == 400
@@ -116,9 +129,9 @@ async def test_a_token_takes_five_tries_and_five_minutes(http: httpx.AsyncClient
     assert code_of(await post(http, app, "mfa/verify", mfa_token="x", code=good)) == "AUTH_INVALID_CODE"
 
 
-async def test_guessing_the_second_factor_locks_the_account(http: httpx.AsyncClient, app: App) -> None:
+async def test_guessing_the_second_factor_locks_the_account(http: httpx.AsyncClient, deps: Deps, app: App) -> None:
     """The right password in between does not begin the row of failures anew."""
-    await enrolled(http, app)
+    await enrolled(http, app, deps)
     seen: list[str] = []
     for _ in range(3):
         response = await post(http, app, "login", email=ANN, password=PASSWORD)
@@ -132,9 +145,7 @@ async def test_guessing_the_second_factor_locks_the_account(http: httpx.AsyncCli
 
 
 async def test_neither_magic_link_nor_reset_gets_past_it(http: httpx.AsyncClient, deps: Deps, app: App) -> None:
-    tokens, _ = await enrolled(http, app)
-    code, _ = await newest(deps, app, "verify_email")
-    await post(http, app, "verify-email", email=ANN, code=code)
+    tokens, _ = await enrolled(http, app, deps)
     await post(http, app, "magic-link", email=ANN)
     code, _ = await newest(deps, app, "magic_link")
     response = await post(http, app, "magic-link/verify", email=ANN, code=code)
@@ -148,8 +159,8 @@ async def test_neither_magic_link_nor_reset_gets_past_it(http: httpx.AsyncClient
     assert code_of(await post(http, app, "mfa/enroll", tokens["access_token"])) == "RESOURCE_CONFLICT"
 
 
-async def test_it_is_removed_for_a_code(anon_http: httpx.AsyncClient, app: App) -> None:
-    tokens, factor = await enrolled(anon_http, app)
+async def test_it_is_removed_for_a_code(anon_http: httpx.AsyncClient, deps: Deps, app: App) -> None:
+    tokens, factor = await enrolled(anon_http, app, deps)
     address, headers = f"/auth/{app.id}/mfa", {"Authorization": f"Bearer {tokens['access_token']}"}
     response = await anon_http.request("DELETE", address, json={"code": "123"}, headers=headers)
     assert code_of(response) == "AUTH_INVALID_CODE"
@@ -159,3 +170,37 @@ async def test_it_is_removed_for_a_code(anon_http: httpx.AsyncClient, app: App) 
     response = await anon_http.request("DELETE", address, json={"code": code}, headers=headers)
     assert response.status_code == 200
     await log_in(anon_http, app)
+
+
+async def test_an_unconfirmed_address_gets_no_second_factor(anon_http: httpx.AsyncClient, app: App) -> None:
+    await sign_up(anon_http, app)
+    tokens = await log_in(anon_http, app)
+    response = await post(anon_http, app, "mfa/enroll", tokens["access_token"])
+    assert (response.status_code, code_of(response)) == (403, "AUTH_FORBIDDEN")
+    assert "verify-email" in response.text
+    await log_in(anon_http, app)
+
+
+@pytest.mark.parametrize("by", ["code", "token"])
+async def test_confirming_shuts_out_who_signed_up_with_anothers_address(
+    anon_http: httpx.AsyncClient, deps: Deps, app: App, by: str
+) -> None:
+    """As it was when a factor could still be enrolled unconfirmed: the factor is there before the owner confirms."""
+    intruder, factor = await enrolled(anon_http, app, deps)
+    async with users_of(deps, app) as connection:
+        await connection.execute("update auth.users set email_verified = false")
+    await post(anon_http, app, "verify-email/resend", email=ANN)
+    code, token = await newest(deps, app, "verify_email")
+    mfa_token = await challenge(anon_http, app)
+    body = {"email": ANN, "code": code} if by == "code" else {"token": token}
+    response = await post(anon_http, app, "verify-email", **body)
+    assert response.status_code == 200
+    assert "forgot-password" in response.json()["message"]
+    assert (await post(anon_http, app, "refresh", refresh_token=intruder["refresh_token"])).status_code == 401
+    assert code_of(await post(anon_http, app, "login", email=ANN, password=PASSWORD)) == "AUTH_INVALID_CREDENTIALS"
+    for used in (codes_of(factor["secret"])[1], factor["recovery_codes"][0]):
+        assert (await post(anon_http, app, "mfa/verify", mfa_token=mfa_token, code=used)).status_code == 400
+    await post(anon_http, app, "forgot-password", email=ANN)
+    code, _ = await newest(deps, app, "reset_password")
+    await post(anon_http, app, "reset-password", email=ANN, code=code, new_password=NEW)
+    assert (await post(anon_http, app, "login", email=ANN, password=NEW)).status_code == 200

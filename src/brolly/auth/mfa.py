@@ -79,6 +79,17 @@ async def _user(connection: Connection, user_id: str) -> Any:
     return row
 
 
+def _require_confirmed(user: Any) -> None:
+    # Otherwise who signed up with another's address could shut the owner of the mailbox out.
+    if not user["email_verified"]:
+        raise AppError(
+            "AUTH_FORBIDDEN",
+            "The address must be confirmed before a second factor is set up.",
+            remediation="Confirm it first with POST /auth/{app_id}/verify-email, sending the access token along; "
+            "verify-email/resend sends a new code, and butterbase_docs explains it under auth.",
+        )
+
+
 async def enroll(deps: Deps, caller: Caller, params: AppParams) -> Reply:
     """A new secret and recovery codes, shown this once. The factor holds once its first code was sent."""
     app = await open_app(deps, params.app_id)
@@ -87,6 +98,7 @@ async def enroll(deps: Deps, caller: Caller, params: AppParams) -> Reply:
     codes = ["".join(secrets.choice(_ALPHABET) for _ in range(10)) for _ in range(RECOVERY_CODES)]
     async with users_of(deps, app) as connection:
         user = await _user(connection, user_id)
+        _require_confirmed(user)
         made = await connection.fetchval(
             "update auth.users set mfa_secret = $2, mfa_last_step = null where id = $1 and mfa_enabled_at is null "
             "returning 1",
@@ -119,6 +131,7 @@ async def activate(deps: Deps, caller: Caller, params: FactorCode) -> Reply:
     await admit(deps, app, caller, "mfa", str(caller.claims.get("email")))
     async with users_of(deps, app) as connection:
         user = await _user(connection, user_id)
+        _require_confirmed(user)
         right = user["mfa_enabled_at"] is None and await _use_totp(deps, app, connection, user, params.code)
         if right:
             await connection.execute("update auth.users set mfa_enabled_at = now() where id = $1", user["id"])

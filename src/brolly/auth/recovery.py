@@ -30,6 +30,10 @@ from brolly.pg.pool import Connection
 from brolly.registry import App
 
 _PACE = 0.1
+_TAKEN_OVER = (
+    "The address is confirmed. As no access token of the account came along, its password, second factor and sessions "
+    "from before were removed: set a password by forgot-password, or sign in by magic-link."
+)
 
 
 class Address(AppParams):
@@ -123,14 +127,24 @@ def _checked(user: Any) -> Any:
 
 
 async def verify_email(deps: Deps, caller: Caller, params: Code) -> Reply:
-    """Confirm the address."""
+    """Confirm the address. Whoever made the account keeps their way in only where the request is theirs."""
     app, email = await _admitted(deps, caller, params, "verify")
+    theirs = False
     async with users_of(deps, app) as connection:
         user = await redeem(deps, app, connection, "verify_email", email, params.code, params.token)
         if user is not None:
-            await connection.execute("update auth.users set email_verified = true where id = $1", user["id"])
+            theirs = user["email_verified"] or _is(caller, app, user)
+            if theirs:
+                await connection.execute("update auth.users set email_verified = true where id = $1", user["id"])
+            else:
+                await _prove_mailbox(connection, user)
     await note(deps, app, caller, "verify_email", str(_checked(user)["id"]))
-    return Reply({"message": "The address is confirmed."}, app)
+    return Reply({"message": "The address is confirmed." if theirs else _TAKEN_OVER}, app)
+
+
+def _is(caller: Caller, app: App, user: Any) -> bool:
+    """Whether the request carries that very user's access token."""
+    return caller.kind == "user" and caller.claims.get("app_id") == app.id and caller.user_id == str(user["id"])
 
 
 async def reset_password(deps: Deps, caller: Caller, params: NewPassword) -> Reply:
