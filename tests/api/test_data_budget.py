@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from brolly.deps import Deps
 from brolly.registry import App
+from tests.conftest import http_client
 
 SETUP = """
 create table authors (id int primary key, name text);
@@ -63,3 +65,37 @@ async def test_arrays_are_counted(base: str, http: httpx.AsyncClient) -> None:
     for count, status in ((10, 200), (11, 400)):
         select = ",".join(f"p{n}:posts(id)" for n in range(count))
         assert (await http.get(f"{base}/authors", params={"select": select})).status_code == status
+
+
+async def test_a_body_is_not_read_for_who_may_not_store(base: str, deps: Deps, http: httpx.AsyncClient) -> None:
+    missing = await http.post(f"{base}/missing?columns=a", content=b"[no json")
+    assert missing.json()["error"]["code"] == "VALIDATION_TABLE_NOT_FOUND"
+    async with http_client(deps) as anonymous:
+        closed = await anonymous.post(f"{base}/authors", content=b"[no json")
+    assert closed.status_code in (401, 403), closed.text
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/csv"])
+async def test_rows_to_store_are_counted(base: str, http: httpx.AsyncClient, kind: str) -> None:
+    for count, status in ((5000, 201), (5001, 413)):
+        ids = range(count * 10, count * 11)
+        lines = "id\n" + "\n".join(map(str, ids))
+        body = lines if kind == "text/csv" else json.dumps([{"id": n} for n in ids])
+        answer = await http.post(f"{base}/authors?columns=id", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status, answer.text[:300]
+    assert answer.json()["error"]["code"] == "REQUEST_TOO_LARGE"
+
+
+async def test_errors_repeat_few_names(base: str, http: httpx.AsyncClient) -> None:
+    answer = await http.post(f"{base}/authors", json={f"{n}{'é' * 500}": 1 for n in range(1000)})
+    error = answer.json()["error"]
+    assert (answer.status_code, len(error["details"]["unknown"])) == (400, 20)
+    assert len(answer.content) < 20_000
+    wrong = await http.get(f"{base}/authors", params=[(f"x{n}", "nothing") for n in range(200)])
+    assert (wrong.status_code, len(wrong.json()["error"]["details"]["invalidFilters"])) == (400, 20)
+
+
+async def test_a_name_has_few_parts(base: str, http: httpx.AsyncClient) -> None:
+    answer = await http.get(f"{base}/authors", params={".".join("a" * 6): "eq.1"})
+    assert answer.status_code == 400
+    assert "at most 5 parts" in answer.json()["error"]["message"]

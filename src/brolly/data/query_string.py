@@ -20,13 +20,19 @@ from brolly.data.grammar import (
     parse_order,
 )
 from brolly.data.request import Embed, Filter, FilterSyntaxError, Group, Item, ReadRequest, shown
-from brolly.data.selection import parse_selection
+from brolly.data.selection import MAX_DEPTH, parse_selection
 
 MAX_ROWS = 1000
 """Most rows of one page, and of one embedded table; also how many there are when no limit is given."""
 
+MAX_STORED = 5000
+"""Most rows of one request to store rows."""
+MAX_SAID = 20
+"""Most names or filters that an error repeats."""
+
 _WORDS = ("select", "order", "limit", "offset", "cursor", "on_conflict", "columns")
 _INSIDE = ("order", "limit", "offset")
+_LONGEST = 63
 _REMEDY = "Correct the query string; butterbase_docs with topic rest has the grammar."
 
 
@@ -84,7 +90,9 @@ def parse_query(table: str, pairs: Iterable[tuple[str, str]], prefer: str = "", 
     request = _dressed(ReadRequest(table, _selection(top.words.get("select", "")), limit=MAX_ROWS), (), found, problems)
     if rows and not {"limit", "offset", "cursor"} & top.words.keys():
         request = _ranged(request, rows)
-    problems += [f"{'.'.join(path)}: select embeds no such table" for path, one in found.items() if not one.used]
+    problems += [
+        f"{shown('.'.join(path), 200)}: select embeds no such table" for path, one in found.items() if not one.used
+    ]
     conflict = top.words.get("on_conflict", "")
     return RowsQuery(
         request=request,
@@ -102,13 +110,24 @@ def refuse(message: str, **details: Any) -> AppError:
     return AppError("VALIDATION_INVALID_SCHEMA", message, remediation=_REMEDY, details=details or None)
 
 
+def too_many_rows() -> AppError:
+    """The error for more rows than one request may store."""
+    return AppError(
+        "REQUEST_TOO_LARGE",
+        f"One request stores at most {MAX_STORED} rows.",
+        remediation="Send the rows in several requests.",
+    )
+
+
 def invalid_filters(wrong: Iterable[str]) -> AppError:
     """The error that names all filters that are wrong."""
     said = list(wrong)
-    return refuse("; ".join(said[:5]) + ".", invalidFilters=said, operators=list(OPERATORS))
+    return refuse("; ".join(said[:5]) + ".", invalidFilters=said[:MAX_SAID], operators=list(OPERATORS))
 
 
 def _nearest(name: str) -> str:
+    if len(name) > _LONGEST:
+        return ""
     near = difflib.get_close_matches(name, [w for w in _WORDS if w != name], 1, 0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -136,6 +155,8 @@ def _key(name: str) -> tuple[tuple[str, ...], str | Field]:
         start = reader.at
         if reader.text[start:] in _INSIDE or is_group(reader.text[start:]):
             return tuple(p.column for p in parts), reader.text[start:]
+        if len(parts) == MAX_DEPTH:
+            raise FilterSyntaxError(f"a name has at most {MAX_DEPTH} parts")
         parts.append(reader.field())
         if reader.done:
             break

@@ -17,13 +17,14 @@ from starlette.routing import Route
 
 from brolly.core.reserved import ROUTE_WORDS
 from brolly.data import batch, reading, tabular, writing
-from brolly.data.query_string import RowsQuery, parse_query, refuse
+from brolly.data.query_string import MAX_STORED, RowsQuery, parse_query, refuse, too_many_rows
 from brolly.data.reading import RowsPage
 from brolly.data.visit import Visit, visit
 from brolly.data.writing import Changed
 from brolly.endpoint import caller_of, deps_of
 
-_READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept, X-Butterbase-As-Role"}
+_VARY = "Authorization, Accept, X-Butterbase-As-Role, X-Butterbase-As-User"
+_READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": _VARY}
 
 Handler = Callable[[Request, Visit, RowsQuery], Awaitable[Response]]
 
@@ -110,8 +111,11 @@ async def _get(request: Request, at: Visit, asked: RowsQuery) -> Response:
 
 
 async def _create(request: Request, at: Visit, asked: RowsQuery) -> Response:
+    await writing.require_door(at, asked.request.table)
     given = await _body(request)
     rows = cast("list[Any]", given) if isinstance(given, list) else [given]
+    if len(rows) > MAX_STORED:
+        raise too_many_rows()
     if not all(isinstance(row, dict) for row in rows):
         raise refuse("The body must be a JSON object, or an array of them.")
     columns = _columns(request)
@@ -130,9 +134,9 @@ async def _create(request: Request, at: Visit, asked: RowsQuery) -> Response:
     return Response(body, status, {**headers, **_location(request, done)}, "application/json")
 
 
-def _columns(request: Request) -> tuple[str, ...]:
+def _columns(request: Request) -> frozenset[str]:
     """Some clients name the columns of a bulk insert in the query string; other keys then do not count."""
-    return tuple(part.strip().strip('"') for part in request.query_params.get("columns", "").split(",") if part)
+    return frozenset(part.strip().strip('"') for part in request.query_params.get("columns", "").split(",") if part)
 
 
 def _location(request: Request, done: Changed) -> dict[str, str]:
@@ -191,6 +195,7 @@ async def _remove_one(request: Request, at: Visit, asked: RowsQuery) -> Response
 
 async def _batch(request: Request) -> Response:
     at = await _visit(request)
+    writing.require_writing(at)
     if request.query_params:
         raise refuse("A batch takes no query parameters; filters stand in its steps.")
     return Response(await batch.run(at, batch.parse(await _body(request))), media_type="application/json")

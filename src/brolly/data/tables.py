@@ -10,9 +10,13 @@ from brolly.core.errors import AppError
 from brolly.data.request import shown
 from brolly.pg.catalog import Snapshot, Table
 
+_MAX_SAID, _MAX_NAME = 20, 63
+
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant; camelCase is compared as snake_case."""
+    if len(name.encode("utf-8", "replace")) > _MAX_NAME:
+        return None  # Postgres has no name as long
     snake = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
     near = difflib.get_close_matches(snake, list(names), 1, 0.6)
     return near[0] if near else None
@@ -37,6 +41,7 @@ def find_table(snapshot: Snapshot, name: str) -> Table:
 def no_column(table: Table, names: Sequence[str], more: Mapping[str, Any]) -> AppError:
     """The error for columns that the table does not have; it names the nearest ones."""
     said: list[str] = []
+    names = names[:_MAX_SAID]  # a request may hold very many
     for name in names:
         meant = nearest(name, table.columns)
         said.append(f"{shown(name, 63)!r}" + (f" (did you mean {meant}?)" if meant else ""))

@@ -6,9 +6,10 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-from brolly.data.query_string import refuse
+from brolly.data.query_string import MAX_STORED, refuse, too_many_rows
 from brolly.data.response import compact
 
 
@@ -31,9 +32,12 @@ def write(body: bytes, names: Sequence[str]) -> bytes:
 def read(raw: bytes) -> list[dict[str, Any]]:
     """The rows of a CSV text whose first line holds the names. ``NULL`` is null."""
     try:
-        lines = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
+        reader = csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+        lines = list(islice(reader, MAX_STORED + 2))
     except (UnicodeDecodeError, csv.Error) as error:
         raise refuse(f"The body is not CSV: {str(error)[:200]}.") from None
+    if len(lines) > MAX_STORED + 1:
+        raise too_many_rows()
     names, *rows = lines or [[]]
     if len(set(names)) < len(names) or not all(names):
         raise refuse("The first line of the CSV must name each column once.")

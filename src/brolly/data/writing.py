@@ -11,7 +11,7 @@ from brolly.data import changes, query, service
 from brolly.data.access import is_closed, refusal
 from brolly.data.constraint import explain
 from brolly.data.plan import Embedding, ReadPlan
-from brolly.data.query_string import Preferences, RowsQuery, refuse
+from brolly.data.query_string import MAX_SAID, MAX_STORED, Preferences, RowsQuery, refuse, too_many_rows
 from brolly.data.request import InsertRequest, shown
 from brolly.data.values import InsertPlan, of_texts, plan_insert
 from brolly.data.visit import Visit, by_id, discreet, no_row, opened, plan_rows, refuse_words, table_of
@@ -39,6 +39,14 @@ def require_writing(at: Visit) -> None:
             "This server is in read-only mode." if at.deps.settings.read_only else "This key has the scope read.",
             remediation="Use a key without the scope read on a server that is not read-only; select_rows works.",
         )
+
+
+async def require_door(at: Visit, name: str) -> None:
+    """Refuse, before a body is read, who may not store rows in the table, and a table that is not there."""
+    require_writing(at)
+    table = table_of(at, await at.tables(), name)
+    if is_closed(table, at.who):
+        raise refusal(table, at.who, "INSERT")
 
 
 def _back(at: Visit, tables: Snapshot, asked: RowsQuery) -> ReadPlan:
@@ -80,9 +88,8 @@ def _narrows(plan: ReadPlan) -> bool:
 def _chosen(table: Table, asked: RowsQuery, back: ReadPlan, row_id: str | None) -> ReadPlan:
     """The rows to write: by primary key, or by filters, of which there must be one."""
     if asked.ignored:
-        raise refuse(
-            f"{', '.join(map(shown, asked.ignored))} is empty; a filter that is written by must say something."
-        )
+        empty = ", ".join(map(shown, asked.ignored[:MAX_SAID]))
+        raise refuse(f"{empty} is empty; a filter that is written by must say something.")
     if row_id is not None:
         return by_id(table, back, row_id)
     if not _narrows(back):
@@ -107,6 +114,8 @@ class Work:
 def creation(at: Visit, tables: Snapshot, asked: RowsQuery, rows: Rows, *, texts: bool = False) -> Work:
     """What stores the rows. ``texts``: each value is a text, as in CSV."""
     refuse_words(asked, "select", "on_conflict", "columns")
+    if len(rows) > MAX_STORED:
+        raise too_many_rows()
     table = table_of(at, tables, asked.request.table)
     if asked.request.filters or asked.problems:
         raise refuse("Filters do not go with new rows.")
