@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brolly.auth.codes import make_code
-from brolly.auth.limits import forgive
+from brolly.auth.limits import forgive_one, signed_in
 from brolly.auth.sessions import open_session, token_set
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
@@ -33,10 +33,10 @@ async def enter(
     if user["mfa_enabled_at"] is not None:
         if counted:
             # The row of failures ends with the second factor, not with the first.
-            await forgive(deps, app, connection, user["email"], one=True)
+            await forgive_one(deps, app, connection, caller, user["email"])
         _, token = await make_code(deps, app, connection, user["id"], "mfa")
         return Entry(mfa_token=token)
-    await forgive(deps, app, connection, user["email"])
+    await signed_in(deps, app, connection, caller, user["email"])
     return Entry(await open_session(connection, app, user["id"], caller))
 
 

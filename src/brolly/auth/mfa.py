@@ -16,7 +16,7 @@ from pydantic import Field
 from brolly.auth.access import open_app, require_user, users_of
 from brolly.auth.entry import Entry, answer
 from brolly.auth.events import note
-from brolly.auth.limits import admit, forgive
+from brolly.auth.limits import admit, forgive, signed_in
 from brolly.auth.sealing import keyed_hash, seal, unseal
 from brolly.auth.service import Reply
 from brolly.auth.sessions import USER, open_session
@@ -176,7 +176,7 @@ async def _meet(
     if user["disabled_at"] is not None or not await _use_code(deps, app, connection, user, params.code):
         return user, None
     await connection.execute("update auth.codes set used_at = now() where user_id = $1 and kind = 'mfa'", user["id"])
-    await forgive(deps, app, connection, user["email"])
+    await signed_in(deps, app, connection, caller, user["email"])
     return user, Entry(await open_session(connection, app, user["id"], caller))
 
 

@@ -17,7 +17,7 @@ from brolly.auth.addresses import normal_address
 from brolly.auth.codes import Kind, redeem
 from brolly.auth.entry import Entry, answer, enter
 from brolly.auth.events import note
-from brolly.auth.limits import admit, forgive
+from brolly.auth.limits import admit, forgive, right_code
 from brolly.auth.mail import send_code
 from brolly.auth.passwords import check_rules, hash_password
 from brolly.auth.service import Reply
@@ -162,6 +162,7 @@ async def reset_password(deps: Deps, caller: Caller, params: NewPassword) -> Rep
             )
             await end_sessions(connection, user["id"])
             await forgive(deps, app, connection, user["email"])
+            await right_code(deps, app, connection, "reset", email)
     await note(deps, app, caller, "reset_password", str(_checked(user)["id"]))
     return Reply({"message": "The password was changed; sign in with it."}, app)
 
@@ -174,6 +175,7 @@ async def verify_magic_link(deps: Deps, caller: Caller, params: Code) -> Reply:
         entry = Entry()
         if user is not None:
             await _prove_mailbox(connection, user)
+            await right_code(deps, app, connection, "magic_verify", email)
             user = await connection.fetchrow(f"select {USER} from auth.users where id = $1", user["id"])
             entry = await enter(deps, app, caller, connection, user)
     body = await answer(deps, app, _checked(user), entry)
