@@ -82,6 +82,19 @@ async def test_anybody_can_verify_it_with_the_published_keys(
     assert (await anon_http.get("/auth/app_000000000000/.well-known/jwks.json")).status_code == 404
 
 
+@pytest.mark.parametrize("suffix", ["app_\0", "app_\ud800", "app_00000000000\0", "app_000000000000\n", "", "x" * 7000])
+async def test_an_issuer_that_no_app_can_be_is_refused_without_asking_the_database(
+    anon_http: httpx.AsyncClient, app: App, suffix: str
+) -> None:
+    token = jwt.encode({"iss": f"butterbase:app:{suffix}", "sub": "x"}, "k" * 32, "HS256")
+    response = await me(anon_http, app, token)
+    assert (response.status_code, code_of(response)) == (
+        401,
+        "AUTH_INVALID_END_USER_JWT" if len(suffix) < 99 else "AUTH_INVALID_TOKEN",
+    )
+    assert "0x00" not in response.text
+
+
 async def test_forged_tokens_are_refused(deps: Deps, app: App, token: str) -> None:
     public = (await key_set(deps, app)).keys[0].public
     other = generate_private_key(65537, 2048)

@@ -26,6 +26,7 @@ from brolly.auth.sealing import seal, unseal
 from brolly.auth.state import state_of
 from brolly.core.errors import AppError
 from brolly.deps import Deps
+from brolly.pg.databases import APP_ID
 from brolly.registry import App
 
 ISSUER = "butterbase:app:"
@@ -146,7 +147,10 @@ async def sign(deps: Deps, app: App, claims: dict[str, Any], seconds: int) -> st
 
 
 def claimed_app(token: str) -> str | None:
-    """The app whose token this says it is; None when it is not an end user's token at all. Proves nothing."""
+    """The app whose token this says it is; None when it is not an end user's token at all. Proves nothing.
+
+    Raises for an issuer that no app can be: it may hold what the database does not take as text.
+    """
     if len(token) > _LONGEST_TOKEN:
         return None
     try:
@@ -155,7 +159,10 @@ def claimed_app(token: str) -> str | None:
         return None
     if not isinstance(issuer, str) or not issuer.startswith(ISSUER):
         return None
-    return issuer.removeprefix(ISSUER)
+    app_id = issuer.removeprefix(ISSUER)
+    if not APP_ID.fullmatch(app_id):
+        raise _invalid()
+    return app_id
 
 
 async def verify(deps: Deps, token: str, app_id: str) -> dict[str, Any]:
