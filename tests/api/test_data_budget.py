@@ -99,3 +99,63 @@ async def test_a_name_has_few_parts(base: str, http: httpx.AsyncClient) -> None:
     answer = await http.get(f"{base}/authors", params={".".join("a" * 6): "eq.1"})
     assert answer.status_code == 400
     assert "at most 5 parts" in answer.json()["error"]["message"]
+
+
+async def count(deps: Deps, app: App) -> int:
+    async with deps.pools.owner(app) as conn:
+        return await conn.fetchval("select count(*) from authors")
+
+
+async def test_answers_of_writes_are_bounded(
+    base: str, deps: Deps, app: App, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brolly.data.reading.MAX_BYTES", 5000)
+    long = [{"id": n, "name": "x" * 1000} for n in range(10, 16)]
+    short = [{"id": n, "name": "x"} for n in range(10, 16)]
+    for rows in (long, [{"id": 20}, *long]):
+        answer = await http.post(f"{base}/authors", json=rows)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
+    assert await count(deps, app) == 1
+    assert (await http.post(f"{base}/authors", json=short)).status_code == 201
+    quiet = {"Prefer": "return=minimal"}
+    more = [{"id": n, "name": "x" * 1000} for n in range(20, 26)]
+    assert (await http.post(f"{base}/authors", json=more, headers=quiet)).status_code == 201
+    shown = {"Prefer": "return=representation"}
+    for method, body in (("PATCH", {"name": "y" * 1000}), ("DELETE", None)):
+        answer = await http.request(method, f"{base}/authors?id=gte.10", json=body, headers=shown)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
+    assert await count(deps, app) == 13
+    assert (await http.get(f"{base}/authors?name=like.y*")).json() == []
+
+
+async def test_answers_of_batches_are_bounded(
+    base: str, deps: Deps, app: App, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brolly.data.reading.MAX_BYTES", 5000)
+    steps: list[dict[str, Any]] = [
+        {"op": "insert", "table": "authors", "values": {"id": n, "name": "x" * 1500}} for n in (2, 3, 4, 5)
+    ]
+    answer = await http.post(f"{base}/batch", json={"steps": steps})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
+    again = {"op": "insert", "table": "authors", "returning": False}
+    again["values"] = [{"id": n, "name": {"$ref": "a.name"}} for n in range(10, 14)]
+    answer = await http.post(f"{base}/batch", json={"steps": [{**steps[0], "name": "a"}, again]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
+    assert await count(deps, app) == 1
+
+
+async def test_a_batch_ends_in_time(
+    base: str, deps: Deps, app: App, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with deps.pools.owner(app) as conn:
+        await conn.execute(
+            "create function slow() returns trigger language plpgsql as "
+            "$$begin if new.id = 3 then perform pg_sleep(3); end if; return new; end$$; "
+            "create trigger slow before insert on authors for each row execute function slow()"
+        )
+    monkeypatch.setattr("brolly.data.batch.MAX_SECONDS", 1.0)
+    steps = [{"op": "insert", "table": "authors", "values": {"id": n}} for n in (2, 3)]
+    answer = await http.post(f"{base}/batch", json={"steps": steps})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "DATABASE_TIMEOUT")
+    assert await count(deps, app) == 1
+    assert (await http.post(f"{base}/authors", json={"id": 2})).status_code == 201

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, cast
 
+import anyio
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from brolly.core.errors import AppError
+from brolly.data import reading
 from brolly.data.query_string import Preferences, RowsQuery, parse_query, refuse
 from brolly.data.response import compact
 from brolly.data.visit import Visit, opened
@@ -17,9 +20,29 @@ from brolly.pg.catalog import Snapshot
 
 MAX_STEPS = 50
 MAX_ROWS = 1000
+MAX_SECONDS = 30.0
+"""How long the transaction of a batch may last."""
 
 Row = dict[str, Any]
-Stored = dict[str, list[Row]]
+
+
+class Stored(dict[str, list[Row]]):
+    """What the steps answered, by their names. ``room``: how many bytes of it may still be used again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = reading.MAX_BYTES
+
+    def take(self, value: Any) -> Any:
+        """The value; a long one cannot be used so often that the rows outgrow the memory."""
+        self.room -= len(value if isinstance(value, str) else compact(value))
+        if self.room < 0:
+            raise AppError(
+                "REQUEST_TOO_LARGE",
+                f"The values that the steps take by $ref are longer than {reading.MAX_BYTES} bytes.",
+                remediation="Use $ref for short values, such as keys.",
+            )
+        return value
 
 
 class Step(BaseModel):
@@ -66,24 +89,39 @@ async def run(at: Visit, steps: Sequence[Step]) -> bytes:
     """Do all steps as the caller, or none of them; what each did."""
     require_writing(at)
     tables = await at.tables()
-    stored: Stored = {}
+    stored = Stored()
     results: list[bytes] = []
     work: Work | None = None
-    number = 0
+    number = used = 0
     try:
-        async with opened(at) as connection:
-            for number, step in enumerate(steps, 1):  # noqa: B007 - an error names the step
-                work = None
-                work = _work(at, tables, step, stored)
-                done = await perform(connection, work)
-                _check(step, done)
-                results.append(_result(step, done))
-                if step.name and done.body is not None:
-                    stored[step.name] = json.loads(done.body)
+        with _time_limit():
+            async with opened(at) as connection:
+                for number, step in enumerate(steps, 1):  # noqa: B007 - an error names the step
+                    work = None
+                    work = _work(at, tables, step, stored)
+                    done = await perform(connection, work, used)
+                    _check(step, done)
+                    results.append(_result(step, done))
+                    used += len(results[-1])
+                    if step.name and done.body is not None:
+                        stored[step.name] = json.loads(done.body)
     except AppError as error:
-        ours = await explained(at, work, error) if work else error
+        ours = await explained(at, work, error) if work and error.code != "DATABASE_TIMEOUT" else error
         raise _of_step(ours, number, steps[number - 1]) from error
     return b'{"results":[' + b",".join(results) + b"]}"
+
+
+@contextmanager
+def _time_limit() -> Generator[None]:
+    """Ends what takes too long; the connection is then closed, which undoes its transaction."""
+    with anyio.move_on_after(MAX_SECONDS) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise AppError(
+            "DATABASE_TIMEOUT",
+            f"The batch took longer than {MAX_SECONDS:.0f} seconds; nothing was done.",
+            remediation="Send fewer steps or rows at a time.",
+        )
 
 
 def _work(at: Visit, tables: Snapshot, step: Step, stored: Stored) -> Work:
@@ -153,7 +191,7 @@ def _reference(text: Any, stored: Stored) -> Any:
         raise refuse(f"$ref {str(text)[:63]!r}: no earlier step of that name returned rows.", steps=list(stored))
     if index >= len(rows) or column not in rows[index]:
         raise refuse(f"$ref {str(text)[:63]!r}: that step answered no such row or column.")
-    return rows[index][column]
+    return stored.take(rows[index][column])
 
 
 def _check(step: Step, done: Changed) -> None:

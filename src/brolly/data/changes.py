@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from brolly.data import reading
 from brolly.data.expressions import Args, outputs, table_name, where
 from brolly.data.plan import ReadPlan
 from brolly.data.query import Statement
@@ -49,16 +50,20 @@ def delete(chosen: ReadPlan, back: ReadPlan | None) -> Statement:
 
 
 def _answered(text: str, back: ReadPlan | None, args: Args) -> Statement:
-    """With ``body``, a JSON array of up to ``back.limit`` rows, and ``found``, how many there were. Without
-    ``back`` nothing is returned, which asks for no right to read; the command's tag has the number."""
+    """With ``body``, a JSON array of up to ``back.limit`` rows, ``found``, how many there were, and ``cut``, whether
+    ``body`` lacks rows that would make it longer than an answer may be. Without ``back`` nothing is returned, which
+    asks for no right to read; the command's tag has the number."""
     if back is None:
         return Statement(text, tuple(args))
     chosen = outputs(replace(back, conditions=()), "t", args)
-    shown = f"n <= {args.bind(back.limit)}::int8"
+    wanted = f"n <= {args.bind(back.limit)}::int8"
+    fits = f"size <= {args.bind(reading.MAX_BYTES)}::int8"
+    shown = f"{wanted} and {fits}"
     return Statement(
         f"with t as ({text} returning t.*) "
         f"select convert_to('[' || coalesce(string_agg(j, ',') filter (where {shown}), '') || ']', 'UTF8') as body, "
-        "count(*) as found from (select row_to_json(r.*)::text as j, row_number() over () as n "
-        f"from (select {chosen} from t) r) s",
+        f"count(*) as found, coalesce(bool_or({wanted} and not {fits}), false) as cut "
+        "from (select j, row_number() over () as n, sum(octet_length(j)) over (rows unbounded preceding) as size "
+        f"from (select row_to_json(r.*)::text as j from (select {chosen} from t) r) q) s",
         tuple(args),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from brolly.core.errors import AppError
-from brolly.data import changes, query, service
+from brolly.data import changes, query, reading, service
 from brolly.data.access import is_closed, refusal
 from brolly.data.constraint import explain
 from brolly.data.plan import Embedding, ReadPlan
@@ -159,8 +159,8 @@ def removal(at: Visit, tables: Snapshot, asked: RowsQuery, row_id: str | None = 
     return Work(table, "DELETE", chosen, ((None, statement),), returning)
 
 
-async def perform(connection: Any, work: Work) -> Changed:
-    """Do it, in the transaction of the connection."""
+async def perform(connection: Any, work: Work, used: int = 0) -> Changed:
+    """Do it, in the transaction of the connection. ``used`` is how long the answer is already."""
     found, bodies = 0, list[bytes]()
     for plan, statement in work.steps:
         work.current = plan
@@ -168,10 +168,23 @@ async def perform(connection: Any, work: Work) -> Changed:
             row = await connection.fetchrow(statement.text, *statement.args)
             found += row["found"]
             bodies.append(row["body"])
+            used += len(row["body"])
+            if row["cut"] or used > reading.MAX_BYTES:
+                raise too_long()
         else:
             tag = await connection.execute(statement.text, *statement.args)
             found += int(tag.rsplit(" ", 1)[-1])
     return Changed(found, _joined(bodies) if work.returning else None, work.chosen.names, work.table.primary_key)
+
+
+def too_long() -> AppError:
+    """The error for a write whose answer would be longer than one may be."""
+    return AppError(
+        "REQUEST_TOO_LARGE",
+        f"The answer would be longer than one may be ({reading.MAX_BYTES} bytes); nothing was done.",
+        remediation="Send Prefer: return=minimal (returning false in a batch), name few columns in select, or write "
+        "fewer rows at a time.",
+    )
 
 
 def _joined(bodies: Sequence[bytes]) -> bytes:
@@ -183,6 +196,8 @@ async def explained(at: Visit, work: Work, error: AppError) -> AppError:
     """What the error was about, in the words of the table."""
     if error.code in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND"):
         at.deps.catalog.forget(at.app.id)  # changed by another process a moment ago
+        return error
+    if error.code == "REQUEST_TOO_LARGE":
         return error
     if error.code == "AUTH_RLS_POLICY_VIOLATION":
         return refusal(work.table, at.who, work.command, error.message)
