@@ -204,3 +204,20 @@ async def test_confirming_shuts_out_who_signed_up_with_anothers_address(
     code, _ = await newest(deps, app, "reset_password")
     await post(anon_http, app, "reset-password", email=ANN, code=code, new_password=NEW)
     assert (await post(anon_http, app, "login", email=ANN, password=NEW)).status_code == 200
+
+
+async def test_activating_ends_the_users_other_sessions(anon_http: httpx.AsyncClient, deps: Deps, app: App) -> None:
+    mine = await confirmed(anon_http, app, deps)
+    elsewhere = await log_in(anon_http, app)
+    mine = (await post(anon_http, app, "refresh", refresh_token=mine["refresh_token"])).json()
+    await sign_up(anon_http, app, "bob@example.com")
+    bob = await log_in(anon_http, app, "bob@example.com")
+    factor = (await post(anon_http, app, "mfa/enroll", mine["access_token"])).json()
+    wrong = await post(anon_http, app, "mfa/activate", mine["access_token"], code="abcdef")
+    assert wrong.status_code == 400
+    elsewhere = (await post(anon_http, app, "refresh", refresh_token=elsewhere["refresh_token"])).json()
+    right = codes_of(factor["secret"])[1]
+    assert (await post(anon_http, app, "mfa/activate", mine["access_token"], code=right)).status_code == 200
+    assert (await post(anon_http, app, "refresh", refresh_token=elsewhere["refresh_token"])).status_code == 401
+    for kept in (mine, bob):
+        assert (await post(anon_http, app, "refresh", refresh_token=kept["refresh_token"])).status_code == 200

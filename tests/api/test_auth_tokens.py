@@ -58,7 +58,7 @@ async def test_a_token_makes_its_holder_a_user_of_its_app(deps: Deps, app: App, 
     caller = await believed(deps, token)
     assert (caller.kind, caller.role, caller.account_id) == ("user", "butterbase_user", None)
     claims = dict(caller.claims)
-    assert set(claims) == {"iss", "sub", "email", "email_verified", "app_id", "role", "iat", "exp", "jti"}
+    assert set(claims) == {"iss", "sub", "email", "email_verified", "app_id", "role", "sid", "iat", "exp", "jti"}
     assert caller.user_id == claims["sub"]
     assert claims["iss"] == f"butterbase:app:{app.id}"
     assert (claims["app_id"], claims["role"], claims["email"]) == (app.id, "authenticated", "ann@example.com")

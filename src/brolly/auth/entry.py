@@ -7,7 +7,7 @@ from typing import Any
 
 from brolly.auth.codes import make_code
 from brolly.auth.limits import forgive_one, signed_in
-from brolly.auth.sessions import open_session, token_set
+from brolly.auth.sessions import Grant, open_session, token_set
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
@@ -17,9 +17,9 @@ from brolly.registry import App
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What somebody gets who has shown who it is: a refresh token, or a token for the second factor."""
+    """What somebody gets who has shown who it is: a session, or a token for the second factor."""
 
-    refresh_token: str = ""
+    grant: Grant | None = None
     mfa_token: str = ""
     disabled: bool = False
 
@@ -50,4 +50,6 @@ async def answer(deps: Deps, app: App, user: Any, entry: Entry) -> dict[str, Any
             "This account needs a second factor.",
             details={"mfa_token": entry.mfa_token, "mfaToken": entry.mfa_token},
         )
-    return await token_set(deps, app, user, entry.refresh_token)
+    if entry.grant is None:
+        raise RuntimeError("an entry without a session")
+    return await token_set(deps, app, user, entry.grant)

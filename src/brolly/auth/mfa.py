@@ -19,7 +19,7 @@ from brolly.auth.events import note
 from brolly.auth.limits import admit, forgive, signed_in
 from brolly.auth.sealing import keyed_hash, seal, unseal
 from brolly.auth.service import Reply
-from brolly.auth.sessions import USER, open_session
+from brolly.auth.sessions import USER, end_sessions, open_session
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tokens import hash_key
@@ -125,7 +125,7 @@ async def enroll(deps: Deps, caller: Caller, params: AppParams) -> Reply:
 
 
 async def activate(deps: Deps, caller: Caller, params: FactorCode) -> Reply:
-    """Put the factor in force with its first code."""
+    """Put the factor in force with its first code. The user's other sessions end: they had one factor alone."""
     app = await open_app(deps, params.app_id)
     user_id = require_user(caller, app)
     await admit(deps, app, caller, "mfa", str(caller.claims.get("email")))
@@ -135,6 +135,7 @@ async def activate(deps: Deps, caller: Caller, params: FactorCode) -> Reply:
         right = user["mfa_enabled_at"] is None and await _use_totp(deps, app, connection, user, params.code)
         if right:
             await connection.execute("update auth.users set mfa_enabled_at = now() where id = $1", user["id"])
+            await end_sessions(connection, user["id"], but=caller.claims.get("sid"))
             await forgive(deps, app, connection, user["email"])
     if not right:
         raise _invalid()

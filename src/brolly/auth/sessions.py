@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TTL = re.compile(r"(\d+)([smhd])")
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A session, and the refresh token that renews it next."""
+
+    session: str
+    refresh_token: str
+
+
 def ttl_seconds(text: str) -> int:
     """``15m`` in seconds. Raises ``ValueError`` for what is not a number and one of s, m, h, d."""
     match = _TTL.fullmatch(text)
@@ -35,8 +44,8 @@ def _life(app: App) -> timedelta:
     return timedelta(days=app.jwt_config.get("refreshTokenTtlDays", 7))
 
 
-async def open_session(connection: Connection, app: App, user_id: Any, caller: Caller) -> str:
-    """Sign the user in on one device; the refresh token, of which only a hash is kept."""
+async def open_session(connection: Connection, app: App, user_id: Any, caller: Caller) -> Grant:
+    """Sign the user in on one device. Of the refresh token only a hash is kept."""
     # A little of what has expired goes with each sign-in, so that the table does not grow.
     await connection.execute(
         "delete from auth.sessions where id in (select id from auth.sessions where expires_at <= now() "
@@ -53,7 +62,7 @@ async def open_session(connection: Connection, app: App, user_id: Any, caller: C
     return await _add_token(connection, app, session)
 
 
-async def _add_token(connection: Connection, app: App, session: Any) -> str:
+async def _add_token(connection: Connection, app: App, session: Any) -> Grant:
     token = secrets.token_urlsafe(32)
     await connection.execute(
         "insert into auth.refresh_tokens (token_hash, session_id, expires_at) values ($1, $2, now() + $3)",
@@ -61,10 +70,10 @@ async def _add_token(connection: Connection, app: App, session: Any) -> str:
         session,
         _life(app),
     )
-    return token
+    return Grant(str(session), token)
 
 
-async def rotate(connection: Connection, app: App, token: str) -> tuple[Any, str] | None:
+async def rotate(connection: Connection, app: App, token: str) -> tuple[Any, Grant] | None:
     """The user and the next refresh token; None when this one is unknown, expired or was used before.
 
     A second use means that two hold it, one of them a thief: the whole session ends. The
@@ -97,12 +106,15 @@ async def rotate(connection: Connection, app: App, token: str) -> tuple[Any, str
     return user, await _add_token(connection, app, session)
 
 
-async def end_sessions(connection: Connection, user_id: Any) -> int:
-    """End every session of the user; how many there were."""
-    return len(await connection.fetch("delete from auth.sessions where user_id = $1 returning 1", user_id))
+async def end_sessions(connection: Connection, user_id: Any, *, but: str | None = None) -> int:
+    """End every session of the user, ``but`` that one; how many there were."""
+    ended = await connection.fetch(
+        "delete from auth.sessions where user_id = $1 and id::text is distinct from $2 returning 1", user_id, but
+    )
+    return len(ended)
 
 
-async def token_set(deps: Deps, app: App, user: Any, refresh_token: str) -> dict[str, Any]:
+async def token_set(deps: Deps, app: App, user: Any, grant: Grant) -> dict[str, Any]:
     """What a client keeps, in both spellings."""
     seconds = ttl_seconds(app.jwt_config.get("accessTokenTtl", "15m"))
     claims = {
@@ -111,15 +123,16 @@ async def token_set(deps: Deps, app: App, user: Any, refresh_token: str) -> dict
         "email_verified": user["email_verified"],
         "app_id": app.id,
         "role": "authenticated",
+        "sid": grant.session,
     }
     token = await sign(deps, app, claims, seconds)
     return {
         "access_token": token,
-        "refresh_token": refresh_token,
+        "refresh_token": grant.refresh_token,
         "expires_in": seconds,
         "token_type": "Bearer",
         "accessToken": token,
-        "refreshToken": refresh_token,
+        "refreshToken": grant.refresh_token,
         "expiresIn": seconds,
         "tokenType": "Bearer",
         "user": shown_user(user),
