@@ -8,6 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from brolly.core.caller import Caller
+from brolly.core.errors import AppError
+from brolly.data.query_string import parse_query
+from brolly.data.visit import visit
+from brolly.data.writing import create
 from brolly.deps import Deps
 from brolly.registry import App
 from tests.conftest import http_client
@@ -95,6 +100,11 @@ async def test_errors_repeat_few_names(base: str, http: httpx.AsyncClient) -> No
     assert (wrong.status_code, len(wrong.json()["error"]["details"]["invalidFilters"])) == (400, 20)
 
 
+async def test_caches_tell_users_apart(base: str, http: httpx.AsyncClient) -> None:
+    for path in ("authors", "authors/1"):
+        assert "X-Butterbase-As-User" in (await http.get(f"{base}/{path}")).headers["vary"]
+
+
 async def test_a_name_has_few_parts(base: str, http: httpx.AsyncClient) -> None:
     answer = await http.get(f"{base}/authors", params={".".join("a" * 6): "eq.1"})
     assert answer.status_code == 400
@@ -159,3 +169,25 @@ async def test_a_batch_ends_in_time(
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "DATABASE_TIMEOUT")
     assert await count(deps, app) == 1
     assert (await http.post(f"{base}/authors", json={"id": 2})).status_code == 201
+
+
+async def test_a_broken_rule_tells_end_users_no_definition(
+    base: str, deps: Deps, app: App, http: httpx.AsyncClient
+) -> None:
+    async with deps.pools.owner(app) as conn:
+        await conn.execute(
+            "create table ruled (id int primary key, secret text not null default 'x', price int check (price > 77), "
+            "author_id int references authors)"
+        )
+    await deps.catalog.changed(app)
+    rows = [{"id": 1, "price": 1}, {"id": 1, "secret": None}, {"id": 1, "author_id": 9}]
+    at = await visit(deps, Caller("user", user_id="u", claims={"app_id": app.id}), app.id, None, None)
+    asked = parse_query("ruled", [])
+    for row in rows:
+        with pytest.raises(AppError) as caught:
+            await create(at, asked, [row])
+        said = f"{caught.value.message} {caught.value.remediation} {caught.value.details}"
+        assert caught.value.code.endswith("_VIOLATION")
+        assert not any(word in said for word in ("77", "required", "references", "authors", "manage_schema"))
+        told = await http.post(f"{base}/ruled", json=row)
+        assert any(word in told.text for word in ("77", "required", "references"))

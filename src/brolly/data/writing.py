@@ -192,6 +192,21 @@ def _joined(bodies: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(body[1:-1] for body in bodies if body != b"[]") + b"]"
 
 
+# What a broken rule is told to callers of the app itself, who sent no other names than the row's own.
+_RULES = {
+    "VALIDATION_UNIQUE_CONSTRAINT_VIOLATION": "A row with these values exists already.",
+    "VALIDATION_FOREIGN_KEY_VIOLATION": "The row refers to a row that does not exist, or is referred to.",
+    "VALIDATION_CHECK_CONSTRAINT_VIOLATION": "The row breaks a rule of its table.",
+    "VALIDATION_NOT_NULL_VIOLATION": "A value that must be given is missing.",
+}
+
+
+def _plain(error: AppError) -> AppError:
+    """The error without the table's definition: no expressions, no columns or tables that were not asked for."""
+    kept = {k: v for k, v in dict(error.details or {}).items() if k in ("pg_code", "column", "constraint_details")}
+    return AppError(error.code, _RULES[error.code], remediation="Send other values.", details=kept or None)
+
+
 async def explained(at: Visit, work: Work, error: AppError) -> AppError:
     """What the error was about, in the words of the table."""
     if error.code in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND"):
@@ -201,6 +216,8 @@ async def explained(at: Visit, work: Work, error: AppError) -> AppError:
         return error
     if error.code == "AUTH_RLS_POLICY_VIOLATION":
         return refusal(work.table, at.who, work.command, error.message)
+    if at.who.account_id is None and error.code in _RULES:
+        return _plain(error)
     async with opened(at, read_only=True) as connection:
         if error.code == "VALIDATION_INVALID_INPUT":
             found = await service.wrong_value(connection, work.chosen)
