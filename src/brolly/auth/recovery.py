@@ -31,8 +31,8 @@ from brolly.registry import App
 
 _PACE = 0.1
 _TAKEN_OVER = (
-    "The address is confirmed. As no access token of the account came along, its password, second factor and sessions "
-    "from before were removed: set a password by forgot-password, or sign in by magic-link."
+    "The address is confirmed. As no access token of the account came along, its sessions from before were ended: "
+    "sign in. If you did not sign up yourself, set a new password by forgot-password."
 )
 
 
@@ -137,7 +137,8 @@ async def verify_email(deps: Deps, caller: Caller, params: Code) -> Reply:
             if theirs:
                 await connection.execute("update auth.users set email_verified = true where id = $1", user["id"])
             else:
-                await _prove_mailbox(connection, user)
+                # Published clients confirm before they sign in, so the password stays; a reset removes it.
+                await _prove_mailbox(connection, user, keep_password=True)
     await note(deps, app, caller, "verify_email", str(_checked(user)["id"]))
     return Reply({"message": "The address is confirmed." if theirs else _TAKEN_OVER}, app)
 
@@ -183,16 +184,17 @@ async def verify_magic_link(deps: Deps, caller: Caller, params: Code) -> Reply:
     return Reply(body, app)
 
 
-async def _prove_mailbox(connection: Connection, user: Any) -> None:
+async def _prove_mailbox(connection: Connection, user: Any, *, keep_password: bool = False) -> None:
     """The user reads mail at the address. Whoever made the account before that was proven may have been
     somebody else, who must not keep a way into it: its password, second factor and sessions go.
     """
     if user["email_verified"]:
         return
     await connection.execute(
-        "update auth.users set email_verified = true, password_hash = null, mfa_secret = null, mfa_enabled_at = null, "
-        "updated_at = now() where id = $1",
+        "update auth.users set email_verified = true, password_hash = case when $2 then password_hash end, "
+        "mfa_secret = null, mfa_enabled_at = null, updated_at = now() where id = $1",
         user["id"],
+        keep_password,
     )
     await connection.execute("delete from auth.recovery_codes where user_id = $1", user["id"])
     await end_sessions(connection, user["id"])
