@@ -40,7 +40,7 @@ class Stored(dict[str, list[Row]]):
             raise AppError(
                 "REQUEST_TOO_LARGE",
                 f"The values that the steps take by $ref are longer than {reading.MAX_BYTES} bytes.",
-                remediation="Use $ref for short values, such as keys.",
+                remediation="Use $ref for short values, such as keys; butterbase_docs, topic rest, has examples.",
             )
         return value
 
@@ -120,7 +120,7 @@ def _time_limit() -> Generator[None]:
         raise AppError(
             "DATABASE_TIMEOUT",
             f"The batch took longer than {MAX_SECONDS:.0f} seconds; nothing was done.",
-            remediation="Send fewer steps or rows at a time.",
+            remediation="Send fewer steps or rows at a time; butterbase_docs, topic rest, has the limits.",
         )
 
 

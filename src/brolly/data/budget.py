@@ -73,5 +73,6 @@ def _refused(message: str) -> AppError:
     return AppError(
         "VALIDATION_INVALID_SCHEMA",
         message,
-        remediation="Lower the limits (limit of the page, table.limit of what it embeds), or read in several requests.",
+        remediation="Lower the limits (limit of the page, table.limit of what it embeds), or read in several requests; "
+        "butterbase_docs, topic rest, has the numbers.",
     )

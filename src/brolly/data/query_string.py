@@ -115,7 +115,7 @@ def too_many_rows() -> AppError:
     return AppError(
         "REQUEST_TOO_LARGE",
         f"One request stores at most {MAX_STORED} rows.",
-        remediation="Send the rows in several requests.",
+        remediation="Send the rows in several requests; butterbase_docs, topic rest, has the limits.",
     )
 
 

@@ -183,7 +183,7 @@ def too_long() -> AppError:
         "REQUEST_TOO_LARGE",
         f"The answer would be longer than one may be ({reading.MAX_BYTES} bytes); nothing was done.",
         remediation="Send Prefer: return=minimal (returning false in a batch), name few columns in select, or write "
-        "fewer rows at a time.",
+        "fewer rows at a time; butterbase_docs, topic rest, has the limits.",
     )
 
 
@@ -201,10 +201,13 @@ _RULES = {
 }
 
 
+_ASK_THE_OWNER = "Send other values; the app's owner sees the table's rules with manage_schema get."
+
+
 def _plain(error: AppError) -> AppError:
     """The error without the table's definition: no expressions, no columns or tables that were not asked for."""
     kept = {k: v for k, v in dict(error.details or {}).items() if k in ("pg_code", "column", "constraint_details")}
-    return AppError(error.code, _RULES[error.code], remediation="Send other values.", details=kept or None)
+    return AppError(error.code, _RULES[error.code], remediation=_ASK_THE_OWNER, details=kept or None)
 
 
 async def explained(at: Visit, work: Work, error: AppError) -> AppError:
