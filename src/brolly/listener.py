@@ -93,6 +93,6 @@ def _who_listens(settings: Settings) -> str:
 
     with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
         found = httpx.get(local_url(settings) + "/health", timeout=1, trust_env=False).json()
-        if found["service"] == "brolly":
+        if found["service"] == "control-api" and "version" in found:
             return f"another Brolly server (version {found['version']}) with another data folder"
     return "another program"

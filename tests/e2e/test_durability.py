@@ -38,7 +38,7 @@ class Tools:
             return 0, None
         if response.status_code != 200:
             return response.status_code, response.json()
-        [data] = [line[6:] for line in response.text.splitlines() if line.startswith("data: {")]
+        data = response.text
         result = json.loads(data)["result"]
         answer = json.loads(result["content"][0]["text"])
         return (400 if result.get("isError") else 200), answer

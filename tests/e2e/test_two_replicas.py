@@ -51,7 +51,7 @@ def call(client: httpx.Client, tool: str, **arguments: Any) -> Any:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
     response = client.post("/mcp", json=body)
     assert response.status_code == 200, response.text
-    [data] = [line[6:] for line in response.text.splitlines() if line.startswith("data: {")]
+    data = response.text
     return json.loads(json.loads(data)["result"]["content"][0]["text"])
 
 

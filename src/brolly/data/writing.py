@@ -201,7 +201,7 @@ _RULES = {
 }
 
 
-_ASK_THE_OWNER = "Send other values; the app's owner sees the table's rules with manage_schema get."
+_ASK_THE_OWNER = "Send other values; butterbase_docs, topic rest, explains the codes."
 
 
 def _plain(error: AppError) -> AppError:
