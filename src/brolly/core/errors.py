@@ -82,6 +82,7 @@ CODES: Mapping[str, Code] = {
     # What lies outside this process.
     "EXTERNAL_DB_ERROR": Code(503, "Wait a few seconds and repeat the same call (manage_app list shows whether all is well again); if it persists, ask the operator to run brolly status.", "The database does not answer at the moment.", ws_close=1013),
     "DATABASE_TIMEOUT": Code(504, "Narrow the query with filters and a smaller limit in select_rows, or add an index with manage_schema apply.", "The statement took too long, or waited too long for a lock, and was ended.", ws_close=1013),
+    "S3_ERROR": Code(503, "Repeat the same call in a few seconds, nothing was half done (manage_app list shows whether the rest works); if it persists, ask the operator to run brolly status.", "The object store, a folder or an S3 service, does not answer, is full or refuses the server.", ws_close=1013),
     # The server itself.
     "CONFIG_INVALID": Code(500, "Correct the setting named in the message; brolly serve --help lists them all.", "The server is configured in a way that cannot work."),
     "INTERNAL_ERROR": Code(500, "Repeat the call once; if it persists, report it with submit_suggestion and the error id.", "Something went wrong in the server; its log holds the details under the error id.", ws_close=1011),
