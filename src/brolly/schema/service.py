@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,7 @@ from brolly.schema.plan import Block, Loss, Plan, Rows, Step
 from brolly.schema.probe import ask
 from brolly.schema.problems import refuse
 from brolly.schema.questions import questions
+from brolly.schema.typescript import typescript
 from brolly.schema.widened import widened
 
 # One change of an app's structure at a time, whether of its tables or of their policies.
@@ -44,6 +45,13 @@ _SHAPE = (
     "{tables:{t:{columns:{c:{type,primaryKey?,nullable?,default?,unique?,references?}},indexes?,primaryKey?,checks?,"
     "_dropColumns?,_dropIndexes?,_alterType?}},_drop?:[t]}"
 )
+
+
+class GetSchema(AppParams):
+    """In which form the tables are wanted."""
+
+    # The default is not worth advertising.
+    format: Literal["json", "typescript"] = Field("json", json_schema_extra={"enum": ["typescript"]})
 
 
 class Preview(AppParams):
@@ -65,10 +73,12 @@ class ListMigrations(AppParams):
     offset: int = Field(0, ge=0)
 
 
-async def get_schema(deps: Deps, caller: Caller, params: AppParams) -> dict[str, Any]:
-    """The tables as a document that can be applied again."""
+async def get_schema(deps: Deps, caller: Caller, params: GetSchema) -> dict[str, Any] | str:
+    """The tables as a document that can be applied again, or as a TypeScript module."""
     app = await deps.registry.get(caller, params.app_id)
     snapshot = await deps.catalog.get(app)
+    if params.format == "typescript":
+        return typescript(snapshot)
     url = f"{deps.settings.base_url}/v1/{app.id}"
     names = list(snapshot.tables)
     result: dict[str, Any] = {"app_id": app.id, "schema": describe(snapshot), "api_base": url, "api_url": url}

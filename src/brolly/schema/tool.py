@@ -1,14 +1,14 @@
 """manage_schema."""
 
-from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
+from brolly.core.tool import DESTROY, READ, Action, Tool
 from brolly.schema import service
 
 MANAGE_SCHEMA = Tool(
     "manage_schema",
     "Manage schema",
-    "Tables of an app, declaratively. What the document leaves out is kept.",
+    "Tables of an app, declaratively; what is left out is kept.",
     {
-        "get": Action(service.get_schema, AppParams, effect=READ),
+        "get": Action(service.get_schema, service.GetSchema, effect=READ),
         "dry_run": Action(service.dry_run, service.Preview, effect=READ),
         "apply": Action(
             service.apply_schema,

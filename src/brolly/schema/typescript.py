@@ -1,0 +1,153 @@
+"""The tables as TypeScript types, in the form that the clients of PostgREST's query language are generic over."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from brolly.pg.catalog import Column, ForeignKey, Snapshot, Table
+
+Use = Literal["Row", "Insert", "Update"]
+
+_BOOL, _INT8, _NUMERIC = 16, 20, 1700
+_JSON = (114, 3802)
+_NUMBERS = (21, 23, 700, 701)
+_FIRST_OF_USERS = 16384  # oids below belong to Postgres's own types
+
+_HEAD = """\
+export type Json = string | number | boolean | null | { [key: string]: Json | undefined } | Json[]
+"""
+
+_TAIL = """
+type Public = Database["public"]
+type Relations = Public["Tables"] & Public["Views"]
+
+export type Tables<Name extends keyof Relations> = Relations[Name] extends { Row: infer Row } ? Row : never
+export type TablesInsert<Name extends keyof Public["Tables"]> = Public["Tables"][Name] extends { Insert: infer Row }
+  ? Row
+  : never
+export type TablesUpdate<Name extends keyof Public["Tables"]> = Public["Tables"][Name] extends { Update: infer Row }
+  ? Row
+  : never
+export type Enums<Name extends keyof Public["Enums"]> = Public["Enums"][Name]
+"""
+
+# An object type without keys: {} would take anything.
+_NOTHING = "{ [_ in never]: never }"
+
+
+def typescript(snapshot: Snapshot) -> str:
+    """The module: ``Database``, short names for its parts, and the values of enumerated types."""
+    tables = [line for table in snapshot.tables.values() for line in _table(snapshot, table)]
+    enums = [
+        f"{_key(e.name)}: {' | '.join(map(_text, e.values))}"
+        for e in sorted(snapshot.enums.values(), key=lambda e: e.name)
+    ]
+    public = [
+        *_object("Tables", tables),
+        *_object("Views", []),
+        *_object("Functions", []),
+        *_object("Enums", enums),
+        *_object("CompositeTypes", []),
+    ]
+    # The version of PostgREST whose query language is spoken here, which decides what clients infer.
+    body = ['__InternalSupabase: { PostgrestVersion: "12" }', *_object("public", public)]
+    lines = ["export type Database = {", *_indented(body), "}"]
+    return _HEAD + "\n" + "\n".join(lines) + "\n" + _TAIL + "\n" + "\n".join(_constants(snapshot)) + "\n"
+
+
+def _constants(snapshot: Snapshot) -> Iterable[str]:
+    values = [
+        f"{_key(e.name)}: [{', '.join(map(_text, e.values))}],"
+        for e in sorted(snapshot.enums.values(), key=lambda e: e.name)
+    ]
+    inner = ["Enums: {", *_indented(values), "},"] if values else ["Enums: {},"]
+    yield "export const Constants = {"
+    yield from _indented(["public: {", *_indented(inner), "},"])
+    yield "} as const"
+
+
+def _table(snapshot: Snapshot, table: Table) -> list[str]:
+    columns = list(table.columns.values())
+    body = [
+        *_object("Row", [_property(snapshot, c, "Row") for c in columns]),
+        *_object("Insert", [_property(snapshot, c, "Insert") for c in columns]),
+        *_object("Update", [_property(snapshot, c, "Update") for c in columns]),
+        *_relationships(snapshot, table),
+    ]
+    return _object(_key(table.name), body)
+
+
+def _property(snapshot: Snapshot, column: Column, use: Use) -> str:
+    if use != "Row" and not column.writable:
+        return f"{_key(column.name)}?: never"
+    kind = _type(snapshot, column, use) + (" | null" if column.nullable else "")
+    has_default = column.nullable or column.default is not None or bool(column.identity)
+    optional = use == "Update" or (use == "Insert" and has_default)
+    return f"{_key(column.name)}{'?' if optional else ''}: {kind}"
+
+
+def _type(snapshot: Snapshot, column: Column, use: Use) -> str:
+    if column.category != "A":
+        return _scalar(snapshot, column.base_oid, column.type, use)
+    element = _scalar(snapshot, column.element_oid, column.type.removesuffix("[]"), use)
+    return f"({element})[]" if " | " in element else f"{element}[]"
+
+
+def _scalar(snapshot: Snapshot, oid: int, name: str, use: Use) -> str:
+    """The type of the JSON that stands for a value: exact numbers come as texts, and may be sent as either."""
+    if oid in snapshot.enums:
+        return f'Database["public"]["Enums"][{_text(snapshot.enums[oid].name)}]'
+    if oid in (_INT8, _NUMERIC):
+        return "string" if use == "Row" else "number | string"
+    if oid in _NUMBERS:
+        return "number"
+    if oid == _BOOL:
+        return "boolean"
+    if name.split("(")[0] in ("vector", "halfvec"):
+        return "string" if use == "Row" else "number[] | string"
+    return "Json" if oid in _JSON or oid >= _FIRST_OF_USERS else "string"
+
+
+def _relationships(snapshot: Snapshot, table: Table) -> list[str]:
+    found = [key for key in table.foreign_keys if key.table in snapshot.tables]
+    if not found:
+        return ["Relationships: []"]
+    parts = [line for key in found for line in _relationship(table, key)]
+    return ["Relationships: [", *_indented(parts), "]"]
+
+
+def _relationship(table: Table, key: ForeignKey) -> list[str]:
+    keys = [*table.uniques, *([table.primary] if table.primary else [])]
+    one = any(set(k.columns) <= set(key.columns) for k in keys)
+    body = [
+        f"foreignKeyName: {_text(key.name)}",
+        f"columns: {_texts(key.columns)}",
+        f"isOneToOne: {'true' if one else 'false'}",
+        f"referencedRelation: {_text(key.table)}",
+        f"referencedColumns: {_texts(key.target)}",
+    ]
+    return ["{", *_indented(body), "},"]
+
+
+def _object(name: str, lines: Sequence[str]) -> list[str]:
+    return [f"{name}: {{", *_indented(lines), "}"] if lines else [f"{name}: {_NOTHING}"]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _key(name: str) -> str:
+    """A key as it is where the language allows it, else as a text; no name is reserved in this place."""
+    return name if re.fullmatch(r"[A-Za-z_$][A-Za-z0-9_$]*", name) else _text(name)
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _texts(values: Sequence[str]) -> str:
+    return f"[{', '.join(map(_text, values))}]"
