@@ -1,4 +1,4 @@
-"""Opens and closes ``Deps``: secret, Postgres, pools, listener, workers."""
+"""Opens and closes ``Deps``: secret, Postgres, pools, object store, listener, workers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import anyio
 
+from brolly.blob.opening import open_blob
+from brolly.blob.store import BlobStore
 from brolly.core.errors import AppError
 from brolly.core.settings import Settings
 from brolly.core.tokens import derive, new_secret
@@ -131,7 +133,8 @@ async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncG
             log(f"migrated: {done}")
         pools = AppPools(server, secret, Limits(settings.app_connections, settings.total_connections))
         stack.push_async_callback(pools.close)
-        deps = _assemble(settings, secret, control, databases, Listener(server), pools)
+        blob = await stack.enter_async_context(open_blob(settings, secret))
+        deps = _assemble(settings, secret, control, databases, Listener(server), pools, blob)
         group = await stack.enter_async_context(anyio.create_task_group())
         infrastructure = [Worker("listener", deps.listener.run)]
         if embedded is not None:
@@ -144,7 +147,13 @@ async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncG
 
 
 def _assemble(
-    settings: Settings, secret: str, control: Database, databases: Databases, listener: Listener, pools: AppPools
+    settings: Settings,
+    secret: str,
+    control: Database,
+    databases: Databases,
+    listener: Listener,
+    pools: AppPools,
+    blob: BlobStore,
 ) -> Deps:
     async def read(app: App) -> Snapshot:
         async with pools.reader(app) as connection:
@@ -166,6 +175,7 @@ def _assemble(
         registry=Registry(control, listener),
         pools=pools,
         catalog=catalog,
+        blob=blob,
         slices=SLICES,
         tools={n: t for n, t in tools.items() if not wanted or n in wanted},
         capabilities={name: run for s in SLICES for name, run in s.provides.items()},

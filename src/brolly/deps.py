@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from brolly.blob.store import BlobStore
 from brolly.core.settings import Settings
 from brolly.core.slice import Slice
 from brolly.core.tool import AuditEvent, Tool
@@ -28,6 +29,7 @@ class Deps:
     registry: Registry
     pools: AppPools
     catalog: Catalogs
+    blob: BlobStore
     slices: tuple[Slice, ...]
     tools: Mapping[str, Tool]
     capabilities: Mapping[str, Callable[..., Any]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -28,12 +29,22 @@ from brolly.mcp_server import McpEntrance
 log = logging.getLogger("brolly.http")
 
 _APP_PREFIXES = ("v1", "auth", "storage")
+# Signed URLs carry their own authority: no credentials are looked at, any page may use one that it was given.
+_SIGNED = "/objects/"
+_NO_CALLER = ("/mcp", "/health", "/.well-known/", _SIGNED)
+# These routes take bodies of any length and bound them themselves, as they arrive.
+_STREAMED = re.compile(r"/mcp|/objects/|/storage/[^/]+/tus(?:/|$)")
 _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _CORS_HEADERS = (
     "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "
-    "X-Organization-Id, X-Butterbase-As-Role, X-Butterbase-As-User, If-None-Match"
+    "X-Organization-Id, X-Butterbase-As-Role, X-Butterbase-As-User, If-None-Match, "
+    "Tus-Resumable, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Checksum, X-HTTP-Method-Override"
 )
-_CORS_EXPOSED = "Content-Range, ETag, Link, Location, Preference-Applied, X-Next-Cursor, X-Request-Id, Retry-After"
+_CORS_EXPOSED = (
+    "Content-Range, ETag, Link, Location, Preference-Applied, X-Next-Cursor, X-Request-Id, Retry-After, "
+    "Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, "
+    "Upload-Offset, Upload-Length, Upload-Expires, Upload-Metadata, X-Object-Id"
+)
 
 
 def error_response(deps: Deps, error: AppError, request_id: str = "") -> JSONResponse:
@@ -87,13 +98,13 @@ def internal_error(request_id: str, error: Exception) -> AppError:
 
 
 class BodyLimit:
-    """Refuses bodies over the limit, whether announced or not. /mcp has the SDK's own limit."""
+    """Refuses bodies over the limit, whether announced or not. Routes that stream have their own limits."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app, self.limit = app, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/mcp"):
+        if scope["type"] != "http" or _STREAMED.match(scope["path"]):
             await self.app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "0")
@@ -126,7 +137,7 @@ class Cors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
-        if origin is None:
+        if origin is None or scope["path"].startswith(_SIGNED):
             await self.app(scope, receive, send)
             return
         allowed = origin in await self._allowed(scope["path"])
@@ -174,7 +185,7 @@ class Identity:
         self.app, self.deps = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith(("/mcp", "/health", "/.well-known/")):
+        if scope["type"] == "http" and not scope["path"].startswith(_NO_CALLER):
             try:
                 scope["state"]["caller"] = await caller_of_scope(self.deps, scope)
             except AppError as error:

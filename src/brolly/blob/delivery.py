@@ -41,3 +41,10 @@ def content_disposition(filename: str, *, inline: bool) -> str:
     if plain == name:
         return f'{kind}; filename="{plain}"'
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def delivered(filename: str, content_type: str, *, inline: bool) -> tuple[str, str]:
+    """The type (empty: the stored one, which was checked when it was stored) and disposition to send."""
+    kind = safe_content_type(content_type) if content_type else ""
+    shown = inline and kind == content_type and may_be_shown(kind)
+    return kind, content_disposition(filename, inline=shown)

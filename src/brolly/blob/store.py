@@ -172,8 +172,16 @@ class BlobStore(Protocol):
         """Uploads neither completed nor aborted, oldest first, at most 1,000: for the sweep."""
         ...
 
+    async def tidy(self) -> None:
+        """Remove what processes that were killed have left half written; cheap, for the sweep."""
+        ...
+
     async def check(self) -> None:
         """Raise ``S3_ERROR`` when the store cannot be used."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; the store is not used afterwards."""
         ...
 
 
@@ -200,4 +208,23 @@ def too_large(limit: int) -> AppError:
         "REQUEST_TOO_LARGE",
         f"More than the {limit} bytes that were declared or are allowed.",
         details={"limit_bytes": limit},
+    )
+
+
+def incomplete(came: int, size: int) -> AppError:
+    """What sending less than was declared raises."""
+    return AppError(
+        "VALIDATION_INVALID_INPUT",
+        f"{came} bytes came of the {size} that were declared.",
+        remediation="Send all bytes of the file; butterbase_docs explains files under storage.",
+        details={"size_bytes": size, "received_bytes": came},
+    )
+
+
+def wrong_digest() -> AppError:
+    """What bytes of another checksum than was declared raise."""
+    return AppError(
+        "VALIDATION_INVALID_INPUT",
+        "The bytes do not have the SHA-256 that was declared.",
+        remediation="Send the file again, it was damaged on its way; butterbase_docs explains files under storage.",
     )
