@@ -1,7 +1,8 @@
 """End users: signing up, in and out, and the tokens that prove it."""
 
+from brolly.auth.openapi import describe_sign_in
 from brolly.auth.routes import routes
 from brolly.auth.tool import MANAGE_AUTH_CONFIG, MANAGE_AUTH_USERS
 from brolly.core.slice import Slice
 
-SLICE = Slice("auth", tools=(MANAGE_AUTH_USERS, MANAGE_AUTH_CONFIG), routes=routes)
+SLICE = Slice("auth", tools=(MANAGE_AUTH_USERS, MANAGE_AUTH_CONFIG), routes=routes, openapi=describe_sign_in)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from brolly.core.openapi import Part
 from brolly.core.tool import Tool
 from brolly.core.worker import Worker
 
@@ -22,6 +23,8 @@ class Slice:
     ``(deps, app)``; ``app_created`` before the app is announced as ready, ``app_deleted``
     after its database is gone, and again when a deletion is resumed, so both must bear repetition.
     ``provides`` are capabilities that ``Deps`` offers to other slices by name.
+    ``openapi`` is called with ``(app, snapshot, caller)`` for the feature's part of the app's document; what it
+    answers may depend on these alone, and on no more of the caller than the kind.
     """
 
     name: str
@@ -31,4 +34,5 @@ class Slice:
     workers: Callable[[Any], Sequence[Worker]] = field(default=lambda _deps: ())
     app_created: AppHook | None = None
     app_deleted: AppHook | None = None
+    openapi: Callable[[Any, Any, Any], Part] | None = None
     provides: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])

@@ -30,7 +30,7 @@ MAX_STORED = 5000
 MAX_SAID = 20
 """Most names or filters that an error repeats."""
 
-_WORDS = ("select", "order", "limit", "offset", "cursor", "on_conflict", "columns")
+PARAMETERS = ("select", "order", "limit", "offset", "cursor", "on_conflict", "columns")
 _INSIDE = ("order", "limit", "offset")
 _LONGEST = 63
 _REMEDY = "Correct the query string; butterbase_docs with topic rest has the grammar."
@@ -128,14 +128,14 @@ def invalid_filters(wrong: Iterable[str]) -> AppError:
 def _nearest(name: str) -> str:
     if len(name) > _LONGEST:
         return ""
-    near = difflib.get_close_matches(name, [w for w in _WORDS if w != name], 1, 0.7)
+    near = difflib.get_close_matches(name, [w for w in PARAMETERS if w != name], 1, 0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _take(found: dict[tuple[str, ...], _Found], name: str, value: str) -> None:
     path, last = _key(name)
     one = found.setdefault(path, _Found())
-    words = _INSIDE if path else _WORDS
+    words = _INSIDE if path else PARAMETERS
     if isinstance(last, str) and last in words:
         if last in one.words:
             raise refuse(f"Given more than once: {shown(name)}.")
@@ -148,7 +148,7 @@ def _take(found: dict[tuple[str, ...], _Found], name: str, value: str) -> None:
 
 def _key(name: str) -> tuple[tuple[str, ...], str | Field]:
     """Where the parameter belongs, and its own name: a word, a group, or a field."""
-    if name in _WORDS or is_group(name):
+    if name in PARAMETERS or is_group(name):
         return (), name
     reader, parts = Reader(name), list[Field]()
     while True:
