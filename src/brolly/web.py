@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brolly import __version__
+from brolly.core import postgrest
 from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.deps import Deps
@@ -38,6 +39,7 @@ _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _CORS_HEADERS = (
     "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "
     "X-Organization-Id, X-Butterbase-As-Role, X-Butterbase-As-User, If-None-Match, "
+    "Accept-Profile, Content-Profile, Range-Unit, X-Client-Info, X-Retry-Count, apikey, "
     "Tus-Resumable, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Checksum, X-HTTP-Method-Override"
 )
 _CORS_EXPOSED = (
@@ -47,14 +49,17 @@ _CORS_EXPOSED = (
 )
 
 
-def error_response(deps: Deps, error: AppError, request_id: str = "") -> JSONResponse:
-    """The one error shape as a response."""
+def error_response(deps: Deps, error: AppError, asked: Headers, request_id: str = "") -> JSONResponse:
+    """The one error shape as a response; for PostgREST's clients with the keys that these read."""
     headers = {"X-Request-Id": request_id} if request_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="brolly"'
-    return JSONResponse(error_body(error, deps.settings.base_url), error.status, headers)
+    body = error_body(error, deps.settings.base_url)
+    if postgrest.is_client(asked):
+        body |= postgrest.error_keys(error)
+    return JSONResponse(body, error.status, headers)
 
 
 class RequestScope:
@@ -84,7 +89,7 @@ class RequestScope:
             ours = error if isinstance(error, AppError) else internal_error(request_id, error)
             if status:
                 raise
-            await error_response(self.deps, ours, request_id)(scope, receive, tracked)
+            await error_response(self.deps, ours, Headers(scope=scope), request_id)(scope, receive, tracked)
         finally:
             took = (time.perf_counter() - started) * 1000
             # The path is the client's text: escaped, so that it cannot forge a line.
@@ -240,7 +245,7 @@ async def _ready(request: Request) -> Response:
 
 
 async def _app_error(request: Request, error: Exception) -> Response:
-    return error_response(request.app.state.deps, cast(AppError, error))
+    return error_response(request.app.state.deps, cast(AppError, error), request.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

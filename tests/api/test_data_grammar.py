@@ -202,7 +202,7 @@ WRONG = [
     [("or", '(name.eq."x)')],
     [("name", "fts(nope'x).a")],
     [("odd.name", "eq.x")],
-    [("ok", "is.unknown")],
+    [("ok", "is.maybe")],
 ]
 
 

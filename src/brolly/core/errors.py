@@ -64,6 +64,8 @@ CODES: Mapping[str, Code] = {
     # Resources.
     "RESOURCE_NOT_FOUND": Code(404, "Call manage_app with action list to see the apps that this key can manage.", "It does not exist, or this caller may not see it."),
     "RESOURCE_CONFLICT": Code(409, "Read the current state with manage_schema get, then repeat the call.", "Another change happened at the same time; nothing was done."),
+    "RESULT_NOT_SINGLE": Code(406, "Narrow the filters to one row, or leave out Accept: application/vnd.pgrst.object+json; select_rows shows what there is.", "One row was asked for, and there are none or several; a write did nothing."),
+    "RESULT_TOO_MANY_AFFECTED": Code(400, "Narrow the filters, or raise max-affected; select_rows shows which rows they choose.", "The write would have reached more rows than max-affected allows; nothing was done."),
     # Quotas and limits.
     "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran.", "Too many calls in a short time."),
     "QUOTA_TABLE_LIMIT": Code(400, "Drop a table with manage_schema apply and _drop, or split the data over several apps with init_app.", "An app may have 50 tables."),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from brolly.data import reading
 from brolly.data.expressions import Args, outputs, table_name, where
 from brolly.data.plan import ReadPlan
-from brolly.data.query import Statement
+from brolly.data.query import Statement, row_object
 from brolly.data.values import InsertPlan
 from brolly.pg.identifiers import quote
 
@@ -64,6 +64,6 @@ def _answered(text: str, back: ReadPlan | None, args: Args) -> Statement:
         f"select convert_to('[' || coalesce(string_agg(j, ',') filter (where {shown}), '') || ']', 'UTF8') as body, "
         f"count(*) as found, coalesce(bool_or({wanted} and not {fits}), false) as cut "
         "from (select j, row_number() over () as n, sum(octet_length(j)) over (rows unbounded preceding) as size "
-        f"from (select row_to_json(r.*)::text as j from (select {chosen} from t) r) q) s",
+        f"from (select {row_object('r', back)} as j from (select {chosen} from t) r) q) s",
         tuple(args),
     )

@@ -23,13 +23,16 @@ _MAX_LENGTH = 8000
 def has_cursor(plan: ReadPlan) -> bool:
     """Whether the order tells every two rows apart."""
     key = plan.table.primary_key
-    plain = {s.column.name for s in plan.sorts if s.column and not s.path}
+    plain = {s.column.name for s in plan.sorts if s.column and not s.path and s.embedding is None}
     return bool(key) and not plan.grouped and plain.issuperset(key)
 
 
 def _form(plan: ReadPlan) -> str:
     """The order, shortened: a cursor goes with the order that it was made for."""
-    parts = [(s.column and s.column.name, s.path, s.as_text, s.descending, s.nulls) for s in plan.sorts]
+    parts = [
+        (s.column and s.column.name, s.path, s.as_text, s.descending, s.nulls, s.embedding and s.embedding.name)
+        for s in plan.sorts
+    ]
     return hashlib.sha256(repr((plan.table.name, parts)).encode()).hexdigest()[:16]
 
 

@@ -48,10 +48,16 @@ _COMPARE = {
     "cs": "@>",
     "cd": "<@",
     "ov": "&&",
+    "sl": "<<",
+    "sr": ">>",
+    "nxr": "&<",
+    "nxl": "&>",
+    "adj": "-|-",
 }
 _PATTERNS = ("like", "ilike", "match", "imatch")
 _QUERIES = {
     "fts": "plainto_tsquery",
+    "rawfts": "to_tsquery",
     "plfts": "plainto_tsquery",
     "phfts": "phraseto_tsquery",
     "wfts": "websearch_to_tsquery",
@@ -284,6 +290,11 @@ def sort_value(sort: Sort, alias: str, args: Args) -> str:
     if sort.output is not None:
         return raw(sort.output, alias, args)
     assert sort.column is not None  # noqa: S101 - one of the two is there
+    if sort.embedding is not None:
+        far, plan = args.alias(), sort.embedding.plan
+        value = _place(far, sort.column, sort.path, sort.as_text, args)
+        wanted = where(plan, far, args, (sort.embedding, alias))
+        return f"(select {value} from {table_name(plan.table)} {far} where {wanted} limit 1)"
     return _place(alias, sort.column, sort.path, sort.as_text, args)
 
 
@@ -307,7 +318,8 @@ def _after(sorts: tuple[Sort, ...], after: tuple[str | None, ...], alias: str, a
     names = [sort_value(s, alias, args) for s in sorts]
     places = [None if v is None else f"{args.bind(v)}::text::{sort_type(s)}" for s, v in zip(sorts, after, strict=True)]
     plain = all(
-        p is not None and s.column is not None and not s.column.nullable for s, p in zip(sorts, places, strict=True)
+        p is not None and s.column is not None and not s.column.nullable and s.embedding is None
+        for s, p in zip(sorts, places, strict=True)
     )
     if plain and len({s.descending for s in sorts}) == 1:
         operator = "<" if sorts[0].descending else ">"

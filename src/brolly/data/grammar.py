@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from brolly.data.request import (
-    IS_VALUES,
     Filter,
     FilterSyntaxError,
     Group,
@@ -20,12 +19,14 @@ from brolly.data.request import (
 COMPARISONS = ("eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "isdistinct")
 QUANTIFIED = ("eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch")
 WORDS = ("fts", "plfts", "phfts", "wfts")
-OPERATORS = (*COMPARISONS, "is", "in", "cs", "cd", "ov", *WORDS)
+RANGES = ("sl", "sr", "nxr", "nxl", "adj")
+OPERATORS = (*COMPARISONS, "is", "in", "cs", "cd", "ov", *RANGES, *WORDS)
+IS_VALUES = ("null", "not_null", "true", "false", "unknown")
 MAX_DEPTH = 8
 MAX_CONDITIONS = 200
 
 _OPERATOR = re.compile(r"([a-z]+)(?:\(([^()]*)\))?")
-_STEP = re.compile(r'(->>?)(?:"((?:[^"\\]|\\.)*)"|([^->",.()\[\]{}: ]+|-\d+))')
+_STEP = re.compile(r'(->>?)(?:"((?:[^"\\]|\\.)*)"|((?:[^->",.()\[\]{}: ]|-(?!>))+))')
 _PLAIN = re.compile(r'[^",.:()!*>\-](?:[^",.:()!>-]|-(?!>))*')
 
 
@@ -169,6 +170,31 @@ def _operator(reader: Reader) -> tuple[str, str | None]:
     return found.group(1), found.group(2)
 
 
+_WORD = re.compile(r"\s*(?:'(?:[^']|'')+'|[^\s&|!()<>:']+)(?::[*A-Da-d]+)?\s*")
+_BETWEEN = re.compile(r"[&|]|<(?:-|\d{1,5})>")
+
+
+def is_word_query(text: str) -> bool:
+    """Whether the words are joined by ``&``, ``|``, ``!``, ``<->`` and parentheses, as ``to_tsquery`` reads them."""
+    reader, open_ones = Reader(text), 0
+    while True:
+        reader.spaces()
+        while reader.take("!") or reader.take("("):
+            open_ones += reader.text[reader.at - 1] == "("
+            reader.spaces()
+        if not reader.match(_WORD):
+            return False
+        while open_ones and reader.take(")"):
+            open_ones -= 1
+            reader.spaces()
+        if reader.done:
+            return open_ones == 0
+        if not reader.match(_BETWEEN):
+            return False
+
+
+# In a pattern * stands for %, which a URL would have to escape; \\* is the character itself.
+_STAR = re.compile(r"\\.|\*", re.DOTALL)
 _BRACKETS = {"(": ")", "{": "}", "[": "]"}
 
 
@@ -218,7 +244,13 @@ def _filter(field: Field, operator: str, modifier: str | None, value: str, negat
             raise FilterSyntaxError(f"{operator}({shown(modifier)}) does not exist; any and all go with comparisons")
         quantifier = modifier
     if operator == "is" and value not in IS_VALUES:
-        raise FilterSyntaxError("is takes null, true or false")
+        raise FilterSyntaxError("is takes null, not_null, true, false or unknown")
+    if value == "not_null" and operator == "is":
+        value, negated = "null", not negated
+    if operator in ("like", "ilike"):
+        value = _STAR.sub(lambda found: "%" if found.group() == "*" else found.group(), value)
+    if operator == "fts" and is_word_query(value):
+        operator = "rawfts"
     listed = parse_list(value) if operator == "in" else value
     return Filter(field.column, operator, listed, negated, field.path, field.as_text, quantifier, language)
 
@@ -233,16 +265,19 @@ def parse_field(text: str) -> Field:
 
 
 def parse_order(text: str) -> tuple[Order, ...]:
-    """The order, from ``col.desc.nullslast,data->>key``."""
+    """The order, from ``col.desc.nullslast,data->>key,related(col)``."""
     reader, found = Reader(text), list[Order]()
     while True:
         reader.spaces()
-        field = reader.field()
+        field, related = reader.field(), None
+        if not field.path and reader.take("("):
+            field, related = reader.field(), field.column
+            reader.need(")")
         words: list[str] = []
         while reader.take("."):
             words.append(reader.name())
         reader.spaces()
-        found.append(_order(field, words))
+        found.append(replace(_order(field, words), related=related))
         if reader.done:
             return tuple(found)
         reader.need(",")

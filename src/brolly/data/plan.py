@@ -80,7 +80,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """One column of the order, a place in its JSON, or an answered value."""
+    """One column of the order, a place in its JSON, or an answered value; with ``embedding`` of the related row."""
 
     column: Column | None
     descending: bool = False
@@ -88,6 +88,7 @@ class Sort:
     path: tuple[str, ...] = ()
     as_text: bool = False
     output: Output | None = None
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class ReadPlan:
     """A read that Postgres can do. ``sorts`` ends with the primary key, so that pages do not overlap.
 
     ``after`` are the sorts' values in the last row of the page before. ``limited``: the limit was asked for.
+    ``stripped``: keys whose value is null are left out.
     """
 
     table: Table
@@ -105,6 +107,7 @@ class ReadPlan:
     offset: int
     after: tuple[str | None, ...] | None = None
     limited: bool = False
+    stripped: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -141,7 +144,7 @@ def _plan(table: Table, request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
         table=table,
         outputs=outputs,
         conditions=conditions,
-        sorts=_group_sorts(outputs, request.order) if grouped else _sorts(table, request.order),
+        sorts=_group_sorts(outputs, request.order) if grouped else _sorts(table, request.order, named),
         limit=request.limit,
         offset=request.offset,
         limited=request.limited,
@@ -222,7 +225,7 @@ def _filters(terms: Iterable[Filter | Group]) -> Iterator[Filter]:
 
 def _check_columns(table: Table, request: ReadRequest, embedded: dict[str, Embedding], grouped: bool) -> None:
     used = {"select": [i.column for i in request.select if isinstance(i, Item) and i.column not in ("", "*")]}
-    used["order"] = [] if grouped else [o.column for o in request.order]
+    used["order"] = [] if grouped else [o.column for o in request.order if o.related is None]
     used["filters"] = [f.column for f in _filters(request.filters) if f.column not in embedded]
     unknown = {where: [n for n in names if n not in table.columns] for where, names in used.items()}
     names = list(dict.fromkeys(n for found in unknown.values() for n in found))
@@ -268,7 +271,8 @@ class _Terms:
             )
 
 
-_TEXTUAL = ("like", "ilike", "match", "imatch", "fts", "plfts", "phfts", "wfts")
+_RANGES = ("sl", "sr", "nxr", "nxl", "adj")
+_TEXTUAL = ("like", "ilike", "match", "imatch", "fts", "rawfts", "plfts", "phfts", "wfts")
 
 
 def _mismatch(column: Column, term: Filter) -> str | None:
@@ -288,6 +292,8 @@ def _mismatch(column: Column, term: Filter) -> str | None:
         return "in does not go with an array; use eq.{a,b}"
     if operator in ("cs", "cd", "ov"):
         return _contains_mismatch(column, operator)
+    if operator in _RANGES and column.category != "R":
+        return f"{operator} needs a range, not {column.type}"
     return None
 
 
@@ -298,7 +304,7 @@ def _path_mismatch(column: Column, term: Filter) -> str | None:
         return f"is.{term.value} needs a boolean; use eq.{term.value}"
     if term.operator in _TEXTUAL and not term.as_text:
         return f"{term.operator} needs a text; write ->> before the last key"
-    if term.operator in ("cs", "cd", "ov") and (term.as_text or term.operator == "ov"):
+    if term.operator in _RANGES or (term.operator in ("cs", "cd", "ov") and (term.as_text or term.operator == "ov")):
         return f"{term.operator} does not go with this part of a JSON value"
     return None
 
@@ -309,27 +315,44 @@ def _contains_mismatch(column: Column, operator: str) -> str | None:
     return f"{operator} needs an array{'' if operator == 'ov' else ', jsonb'} or range, not {column.type}"
 
 
-def _sorts(table: Table, order: Sequence[Order]) -> tuple[Sort, ...]:
+def _sorts(table: Table, order: Sequence[Order], embedded: dict[str, Embedding]) -> tuple[Sort, ...]:
+    sorts: list[Sort] = []
     for o in order:
-        _check_path(table.columns[o.column], o.path)
-        if table.columns[o.column].base_oid == JSON and not o.path:
+        embedding = None if o.related is None else _single(o.related, embedded)
+        there = table if embedding is None else embedding.relation.table
+        if o.column not in there.columns:
+            raise no_column(there, [o.column], {})
+        column = there.columns[o.column]
+        _check_path(column, o.path)
+        if column.base_oid == JSON and not o.path:
             raise AppError("VALIDATION_INVALID_TYPE", f"{o.column} has type json, which has no order.")
-    sorts = [Sort(table.columns[o.column], o.descending, o.nulls, o.path, o.as_text) for o in order]
-    named = {o.column for o in order if not o.path}
+        sorts.append(Sort(column, o.descending, o.nulls, o.path, o.as_text, embedding=embedding))
+    named = {o.column for o in order if not o.path and o.related is None}
     return (*sorts, *(Sort(table.columns[name]) for name in table.primary_key if name not in named))
+
+
+def _single(name: str, embedded: dict[str, Embedding]) -> Embedding:
+    """The embedded table of that name, of which each row has one row at most."""
+    found = embedded.get(name)
+    if found is None:
+        raise _refused(f"order names {shown(name)}, which select does not embed.")
+    if found.relation.many:
+        raise _refused(f"A row may have many rows of {shown(name)}, so that they give it no place in the order.")
+    return found
 
 
 def _group_sorts(outputs: Sequence[Output | Embedding], order: Sequence[Order]) -> tuple[Sort, ...]:
     """Rows that stand for many have no order but by what is answered."""
     answered = {o.name: o for o in outputs if isinstance(o, Output)}
     for o in order:
-        if o.column not in answered or o.path:
+        if o.column not in answered or o.path or o.related is not None:
             raise _refused(f"With aggregates, order takes the names that select answers, not {shown(o.column)}.")
     return tuple(Sort(None, o.descending, o.nulls, output=answered[o.column]) for o in order)
 
 
 _MODIFIER = re.compile(r"\(\d+(?:,-?\d+)?\)")
-_BARE = {"character": "bpchar", "bit": '"bit"'}
+# cidr has no operators of its own, but inet's.
+_BARE = {"character": "bpchar", "bit": '"bit"', "cidr": "inet"}
 
 
 def comparison_type(column: Column) -> str:

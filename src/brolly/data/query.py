@@ -48,12 +48,13 @@ def page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statemen
     if keys:
         values = ", ".join(f"{sort_value(s, 't', args)}::text" for s in plan.sorts)
         more = f", array[{values}]::text[] as {quote(name)}"
-    rows = select(replace(plan, limit=plan.limit + 1), "t", args, more=more)
+    # One row more than asked for, to know whether there is one; none where none is asked for.
+    rows = select(replace(plan, limit=plan.limit + 1 if plan.limit else 0), "t", args, more=more)
     if keys:
         fields = ", ".join(f"r.{quote(n)}" for n in plan.names)
-        made = f"select row_to_json(o.*)::text as j, r.{quote(name)} as k from ({rows}) r, lateral (select {fields}) o"
+        made = f"select {row_object('o', plan)} as j, r.{quote(name)} as k from ({rows}) r, lateral (select {fields}) o"
     else:
-        made = f"select row_to_json(r.*)::text as j, null::text[] as k from ({rows}) r"
+        made = f"select {row_object('r', plan)} as j, null::text[] as k from ({rows}) r"
     fits = f"n <= {args.bind(plan.limit)}::int8 and size <= {args.bind(max_bytes)}::int8"
     counted = f"({_count(plan, args)})" if total else "null::int8"
     return Statement(
@@ -64,6 +65,12 @@ def page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statemen
         f"from ({made}) s) p",
         tuple(args),
     )
+
+
+def row_object(alias: str, plan: ReadPlan) -> str:
+    """The row of that alias as the text of a JSON object."""
+    made = f"row_to_json({alias}.*)"
+    return f"json_strip_nulls({made})::text" if plan.stripped else f"{made}::text"
 
 
 def _count(plan: ReadPlan, args: Args) -> str:
@@ -122,7 +129,7 @@ def insert(plan: InsertPlan, *, returning: bool = True) -> Statement:
 def probe_condition(condition: Condition) -> Statement | None:
     """A statement that fails if the filter's value is no value of the column's type; None where it always is."""
     kind = bound_type(condition)
-    if condition.operator in ("is", "fts", "plfts", "phfts", "wfts") or kind == "text":
+    if condition.operator in ("is", "fts", "rawfts", "plfts", "phfts", "wfts") or kind == "text":
         return None
     if condition.column.base_oid == BPCHAR and not condition.quantifier:
         return None

@@ -43,6 +43,12 @@ class Preferences:
     count: str | None = None
     returning: str | None = None
     resolution: str | None = None
+    most: int | None = None
+    """How many rows a write may reach; more undo it."""
+    single: bool = False
+    """Whether there has to be exactly one row (said in ``Accept``, as the next)."""
+    stripped: bool = False
+    """Whether keys whose value is null are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,7 @@ def _number(name: str, text: str | None, default: int) -> int:
     return int(text)
 
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _RANGE = re.compile(r"(?:items=)?([0-9]{1,15})-([0-9]{1,15})?")
 
 
@@ -222,7 +229,7 @@ def _ranged(request: ReadRequest, rows: str) -> ReadRequest:
     last = int(match.group(2)) if match.group(2) else first + MAX_ROWS - 1
     if last < first:
         raise refuse("Range ends before it begins.")
-    return replace(request, offset=first, limit=min(last - first + 1, MAX_ROWS))
+    return replace(request, offset=first, limit=min(last - first + 1, MAX_ROWS), limited=match.group(2) is not None)
 
 
 _PREFERENCES: Mapping[str, tuple[str, ...]] = {
@@ -238,6 +245,13 @@ def parse_prefer(text: str) -> Preferences:
     for part in re.split(r"[,;]", text):
         name, _, value = part.strip().partition("=")
         value = value.strip().strip('"')
-        if value in _PREFERENCES.get(name.strip().lower(), ()):
+        if value in _PREFERENCES.get(name.strip().lower(), ()) or (name == "max-affected" and _NUMBER.fullmatch(value)):
             found.setdefault(name.strip().lower(), value)
-    return Preferences(found.get("count"), found.get("return"), found.get("resolution"))
+    most = int(found["max-affected"]) if "max-affected" in found else None
+    return Preferences(found.get("count"), found.get("return"), found.get("resolution"), most)
+
+
+def not_single(count: int) -> AppError:
+    """The error for another number of rows than one, where one was asked for."""
+    reason = f"The result contains {count} rows"
+    return AppError("RESULT_NOT_SINGLE", f"{reason}, and exactly one was asked for.", details={"reason": reason})

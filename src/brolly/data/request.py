@@ -53,6 +53,8 @@ class Order:
     nulls: Literal["first", "last"] | None = None
     path: tuple[str, ...] = ()
     as_text: bool = False
+    related: str | None = None
+    """The embedded table whose column it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
@@ -17,7 +18,8 @@ from starlette.routing import Route
 
 from brolly.core.reserved import ROUTE_WORDS
 from brolly.data import batch, reading, tabular, writing
-from brolly.data.query_string import MAX_STORED, RowsQuery, parse_query, refuse, too_many_rows
+from brolly.data.negotiation import formed, media_type, spoken
+from brolly.data.query_string import MAX_STORED, RowsQuery, not_single, parse_query, refuse, too_many_rows
 from brolly.data.reading import RowsPage
 from brolly.data.visit import Visit, visit
 from brolly.data.writing import Changed
@@ -43,7 +45,9 @@ def _endpoint(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[
             raise HTTPException(404)
         headers, at = request.headers, await _visit(request)
         pairs = request.query_params.multi_items()
-        asked = parse_query(table, pairs, ",".join(headers.getlist("prefer")), headers.get("range", ""))
+        ranged = headers.get("range", "") if request.method == "GET" else ""
+        asked = parse_query(table, pairs, ",".join(headers.getlist("prefer")), ranged)
+        asked = replace(asked, preferences=spoken(headers, asked.preferences))
         return await handlers["GET" if request.method == "HEAD" else request.method](request, at, asked)
 
     return run
@@ -74,11 +78,17 @@ def _wants_csv(request: Request) -> bool:
 def _rows(request: Request, body: bytes, names: tuple[str, ...], status: int, headers: dict[str, str]) -> Response:
     if _wants_csv(request):
         return Response(tabular.write(body, names), status, headers, "text/csv; charset=utf-8")
+    kind = media_type(request.headers)
+    if kind is not None:
+        return Response(formed(body, kind), status, headers, f"{kind}; charset=utf-8")
     return Response(body, status, headers, "application/json")
 
 
 async def _list(request: Request, at: Visit, asked: RowsQuery) -> Response:
     page = await reading.read_page(at, asked)
+    count = page.shown + (page.more and not asked.request.limited)
+    if asked.preferences.single and count != 1:
+        raise not_single(count)
     total = "*" if page.total is None else str(page.total)
     span = f"{page.offset}-{page.offset + page.shown - 1}" if page.shown else "*"
     headers = {**_READ_HEADERS, "Content-Range": f"{span}/{total}"}
@@ -86,7 +96,7 @@ async def _list(request: Request, at: Visit, asked: RowsQuery) -> Response:
         headers["Link"] = f'<{_next_page(request, at, asked, page)}>; rel="next"'
         if page.next:
             headers["X-Next-Cursor"] = page.next
-    ranged = "range" in request.headers and (page.more or page.offset > 0)
+    ranged = request.method == "GET" and "range" in request.headers and (page.more or page.offset > 0)
     return _rows(request, page.body, page.names, 206 if ranged and page.shown else 200, headers)
 
 
@@ -122,13 +132,14 @@ async def _create(request: Request, at: Visit, asked: RowsQuery) -> Response:
     if columns:
         rows = [{name: value for name, value in row.items() if name in columns} for row in rows]
     done = await writing.create(at, asked, rows, texts=_has_csv(request))
-    headers = _applied(asked)
+    headers = {**_applied(asked), "Content-Range": f"*/{done.found if asked.preferences.count else '*'}"}
     if asked.preferences.returning == "headers-only":
         return Response(status_code=201, headers={**headers, **_location(request, done)})
     if asked.preferences.returning == "minimal":
         return Response(status_code=201, headers=headers)
     status = 201 if done.found else 200
-    if isinstance(given, list) or _wants_csv(request):
+    # Who asks for a representation in so many words gets PostgREST's, which is an array for one row too.
+    if isinstance(given, list) or _wants_csv(request) or asked.preferences.returning == "representation":
         return _rows(request, done.body or b"[]", done.names, status, headers)
     body = (done.body or b"[]")[1:-1] or b"null"
     return Response(body, status, {**headers, **_location(request, done)}, "application/json")

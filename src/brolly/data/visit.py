@@ -95,7 +95,7 @@ def plan_rows(at: Visit, tables: Snapshot, asked: RowsQuery) -> ReadPlan:
         raise invalid_filters([*wrong, *said]) from None
     if wrong:
         raise invalid_filters(wrong)
-    plan = fit(plan)
+    plan = replace(fit(plan), stripped=asked.preferences.stripped)
     if asked.cursor is None:
         return plan
     if plan.offset:

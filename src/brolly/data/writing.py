@@ -11,7 +11,7 @@ from brolly.data import changes, query, reading, service
 from brolly.data.access import is_closed, refusal
 from brolly.data.constraint import explain
 from brolly.data.plan import Embedding, ReadPlan
-from brolly.data.query_string import MAX_SAID, MAX_STORED, Preferences, RowsQuery, refuse, too_many_rows
+from brolly.data.query_string import MAX_SAID, MAX_STORED, Preferences, RowsQuery, not_single, refuse, too_many_rows
 from brolly.data.request import InsertRequest, shown
 from brolly.data.values import InsertPlan, of_texts, plan_insert
 from brolly.data.visit import Visit, by_id, discreet, no_row, opened, plan_rows, refuse_words, table_of
@@ -108,6 +108,7 @@ class Work:
     chosen: ReadPlan
     steps: tuple[tuple[InsertPlan | None, query.Statement], ...]
     returning: bool
+    preferences: Preferences
     current: InsertPlan | None = None
 
 
@@ -127,7 +128,7 @@ def creation(at: Visit, tables: Snapshot, asked: RowsQuery, rows: Rows, *, texts
     merge = asked.preferences.resolution == "merge-duplicates"
     returning = asked.preferences.returning != "minimal"
     steps = tuple((plan, changes.store(plan, back if returning else None, conflict, merge)) for plan in plans)
-    return Work(table, "INSERT", back, steps, returning)
+    return Work(table, "INSERT", back, steps, returning, asked.preferences)
 
 
 def alteration(
@@ -143,7 +144,7 @@ def alteration(
         raise refusal(table, at.who, "UPDATE")
     returning = asked.preferences.returning != "minimal"
     statement = changes.update(plan, chosen, back if returning else None)
-    return Work(table, "UPDATE", chosen, ((plan, statement),), returning)
+    return Work(table, "UPDATE", chosen, ((plan, statement),), returning, asked.preferences)
 
 
 def removal(at: Visit, tables: Snapshot, asked: RowsQuery, row_id: str | None = None) -> Work:
@@ -156,7 +157,7 @@ def removal(at: Visit, tables: Snapshot, asked: RowsQuery, row_id: str | None = 
         raise refusal(table, at.who, "DELETE")
     returning = asked.preferences.returning == "representation"
     statement = changes.delete(chosen, back if returning else None)
-    return Work(table, "DELETE", chosen, ((None, statement),), returning)
+    return Work(table, "DELETE", chosen, ((None, statement),), returning, asked.preferences)
 
 
 async def perform(connection: Any, work: Work, used: int = 0) -> Changed:
@@ -174,7 +175,21 @@ async def perform(connection: Any, work: Work, used: int = 0) -> Changed:
         else:
             tag = await connection.execute(statement.text, *statement.args)
             found += int(tag.rsplit(" ", 1)[-1])
+    _check_number(work, found)
     return Changed(found, _joined(bodies) if work.returning else None, work.chosen.names, work.table.primary_key)
+
+
+def _check_number(work: Work, found: int) -> None:
+    """Raise, which undoes the write, where another number of rows was expected."""
+    most = work.preferences.most
+    if work.preferences.single and found != 1:
+        raise not_single(found)
+    if most is not None and found > most:
+        raise AppError(
+            "RESULT_TOO_MANY_AFFECTED",
+            f"{found} rows of {work.table.name} would be reached, and max-affected allows {most}.",
+            details={"reason": f"The query affects {found} rows"},
+        )
 
 
 def too_long() -> AppError:
@@ -215,7 +230,7 @@ async def explained(at: Visit, work: Work, error: AppError) -> AppError:
     if error.code in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND"):
         at.deps.catalog.forget(at.app.id)  # changed by another process a moment ago
         return error
-    if error.code == "REQUEST_TOO_LARGE":
+    if error.code in ("REQUEST_TOO_LARGE", "RESULT_NOT_SINGLE", "RESULT_TOO_MANY_AFFECTED"):
         return error
     if error.code == "AUTH_RLS_POLICY_VIOLATION":
         return refusal(work.table, at.who, work.command, error.message)
