@@ -6,6 +6,7 @@ create extension vector;
 create schema auth authorization administrator;
 create schema brolly authorization administrator;
 create schema public authorization brolly_owner;
+create schema storage authorization administrator;
 
 create table auth.codes (
     user_id uuid not null,
@@ -132,6 +133,53 @@ create table brolly.migrations (
 );
 alter table brolly.migrations owner to administrator;
 
+create table storage.objects (
+    id uuid not null default gen_random_uuid(),
+    user_id text,
+    folder text not null default ''::text,
+    filename text not null,
+    content_type text not null,
+    size_bytes bigint not null,
+    etag text,
+    sha256 text,
+    public boolean not null default false,
+    status text not null default 'pending'::text,
+    created_at timestamp with time zone not null default now(),
+    expires_at timestamp with time zone,
+    uploaded_at timestamp with time zone,
+    updated_at timestamp with time zone not null default now(),
+    announced_at timestamp with time zone,
+    missing_since timestamp with time zone,
+    constraint objects_pkey PRIMARY KEY (id),
+    constraint objects_size_bytes_check CHECK ((size_bytes > 0)),
+    constraint objects_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'ready'::text, 'deleting'::text])))
+);
+alter table storage.objects owner to administrator;
+CREATE INDEX objects_folder ON storage.objects USING btree (folder, created_at DESC, id DESC);
+CREATE INDEX objects_newest ON storage.objects USING btree (created_at DESC, id DESC);
+CREATE INDEX objects_unannounced ON storage.objects USING btree (uploaded_at) WHERE ((status = 'ready'::text) AND (announced_at IS NULL));
+CREATE INDEX objects_unfinished ON storage.objects USING btree (status, expires_at) WHERE (status <> 'ready'::text);
+CREATE INDEX objects_user ON storage.objects USING btree (user_id, created_at DESC, id DESC);
+
+create table storage.orphans (
+    key text not null,
+    size_bytes bigint not null,
+    found_at timestamp with time zone not null default now(),
+    constraint orphans_pkey PRIMARY KEY (key)
+);
+alter table storage.orphans owner to administrator;
+
+create table storage.usage (
+    only_row boolean not null default true,
+    bytes bigint not null default 0,
+    files bigint not null default 0,
+    constraint usage_pkey PRIMARY KEY (only_row),
+    constraint usage_bytes_check CHECK ((bytes >= 0)),
+    constraint usage_files_check CHECK ((files >= 0)),
+    constraint usage_only_row_check CHECK (only_row)
+);
+alter table storage.usage owner to administrator;
+
 CREATE OR REPLACE FUNCTION public.current_user_id()
  RETURNS text
  LANGUAGE sql
@@ -148,6 +196,7 @@ alter routine public.uuid_generate_v4() owner to administrator;
 grant usage on schema auth to brolly_auth;
 grant usage on schema brolly to brolly_owner;
 grant usage on schema public to public;
+grant usage on schema storage to brolly_storage;
 grant delete, insert, select, update on table auth.codes to brolly_auth;
 grant delete, insert, select, update on table auth.limits to brolly_auth;
 grant delete, insert, select, update on table auth.outbox to brolly_auth;
@@ -158,6 +207,9 @@ grant delete, insert, select, update on table auth.signing_keys to brolly_auth;
 grant delete, insert, select, update on table auth.users to brolly_auth;
 grant select on table brolly.applied_migrations to brolly_owner;
 grant insert, select on table brolly.migrations to brolly_owner;
+grant delete, insert, select, update on table storage.objects to brolly_storage;
+grant delete, insert, select, update on table storage.orphans to brolly_storage;
+grant select, update on table storage.usage to brolly_storage;
 grant execute on routine public.current_user_id() to public;
 grant execute on routine public.uuid_generate_v4() to public;
 

@@ -105,6 +105,15 @@ create table brolly.installation (
 );
 alter table brolly.installation owner to administrator;
 
+create table brolly.storage_work (
+    app_id text not null,
+    due_at timestamp with time zone not null,
+    swept_at timestamp with time zone,
+    constraint storage_work_pkey PRIMARY KEY (app_id)
+);
+alter table brolly.storage_work owner to administrator;
+CREATE INDEX storage_work_due ON brolly.storage_work USING btree (due_at);
+
 create table brolly.suggestions (
     id uuid not null default gen_random_uuid(),
     account_id uuid not null,

@@ -12,6 +12,7 @@ from brolly.keys import SLICE as KEYS
 from brolly.regions import SLICE as REGIONS
 from brolly.rls import SLICE as RLS
 from brolly.schema import SLICE as SCHEMA
+from brolly.storage import SLICE as STORAGE
 from brolly.suggestions import SLICE as SUGGESTIONS
 
-SLICES: tuple[Slice, ...] = (APPS, SCHEMA, RLS, AUTH, DATA, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)
+SLICES: tuple[Slice, ...] = (APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)

@@ -10,9 +10,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from brolly.core.pages import tool_pages
+from brolly.deps import Deps
 from brolly.docs.topics import TOPICS, pages
 from brolly.registry import App
-from tests.conftest import ToolFailed
+from tests.conftest import ToolFailed, http_client
 from tests.contract.mentions import TOOLS, wrong_names
 
 STAND_IN = "app_abc123"
@@ -50,14 +51,24 @@ def remember(result: Any, known: dict[str, str]) -> None:
         known |= {f"<{k}>": v for k, v in result.items() if isinstance(v, str) and v.isprintable() and '"' not in v}
 
 
+async def send(deps: Deps, link: dict[str, Any], size: int) -> None:
+    """What a client does between two calls: the bytes go to the URL."""
+    async with http_client(deps) as client:
+        answer = await client.put(link["upload_url"], content=bytes(size), headers=link["headers"])
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.parametrize("page", sorted(pages()))
-async def test_examples_work_as_the_page_says(page: str, mcp: Any, app: App) -> None:
+async def test_examples_work_as_the_page_says(page: str, deps: Deps, mcp: Any, app: App) -> None:
     known = {STAND_IN: app.id}
     for block, code in calls(page):
         arguments = filled(block["arguments"], known)
         assert "<" not in re.sub(r"<[=>]|\s<\s", "", json.dumps(arguments)), f"nothing to fill in: {arguments}"
         if code is None:
-            remember(await mcp(block["tool"], **arguments), known)
+            result = await mcp(block["tool"], **arguments)
+            remember(result, known)
+            if "upload_url" in result:
+                await send(deps, result, arguments["size_bytes"])
             continue
         with pytest.raises(ToolFailed) as failed:
             await mcp(block["tool"], **arguments)

@@ -22,7 +22,7 @@ INIT_APP_OVER_HTTP = Tool(
 
 MANAGE_APP = Tool(
     "manage_app",
-    "Manage apps",
+    "Apps",
     "Apps: life cycle and settings.",
     {
         "list": Action(service.list_apps, service.ListApps, effect=READ),

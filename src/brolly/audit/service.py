@@ -7,6 +7,7 @@ import logging
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
@@ -46,7 +47,8 @@ class QueryLogs(AppParams):
     resource_type: str | None = None
     resource_id: str | None = None
     actor_id: str | None = None
-    user_id: str | None = None
+    # The same filter as actor_id, so not told of.
+    user_id: SkipJsonSchema[str | None] = None
     from_time: AwareDatetime | None = Field(None, alias="from")
     to_time: AwareDatetime | None = Field(None, alias="to")
     limit: int = Field(100, ge=1, le=500)

@@ -39,7 +39,7 @@ _IMPORT = (
 class ListUsers(AppParams):
     """Parameters of list."""
 
-    limit: int = Field(50, ge=1, le=200)
+    limit: SkipJsonSchema[int] = Field(50, ge=1, le=200)
     cursor: str | None = None
     # Taken, but not told of: the list of tools has to stay short, and the tool's page says it.
     email: SkipJsonSchema[str | None] = None
@@ -94,7 +94,7 @@ class ImportUsers(AppParams):
 class Outbox(AppParams):
     """Parameters of outbox."""
 
-    limit: int = Field(20, ge=1, le=200)
+    limit: SkipJsonSchema[int] = Field(20, ge=1, le=200)
 
 
 def _not_found(user_id: str) -> AppError:

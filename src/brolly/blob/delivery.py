@@ -9,6 +9,8 @@ from urllib.parse import quote
 _SHOWN = ("image/", "audio/", "video/")
 _SHOWN_EXACTLY = ("application/pdf", "text/plain")
 _NEVER_SHOWN = ("image/svg+xml",)
+# A page would load the last two from here even where the server has them saved: nosniff needs another type.
+_ACTIVE = ("text/html", "application/xhtml+xml", "text/xml", "application/xml", "application/wasm", "text/css")
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}(?:; ?charset=[\w-]{1,40})?", re.IGNORECASE)
 
 
@@ -23,7 +25,7 @@ def safe_content_type(content_type: str) -> str:
     if not _TYPE.fullmatch(content_type):
         return "application/octet-stream"
     kind = content_type.partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml", "text/xml", "application/xml") or kind.endswith("+xml"):
+    if kind in _ACTIVE or kind.endswith("+xml") or "javascript" in kind or "ecmascript" in kind:
         return "application/octet-stream"
     return content_type
 

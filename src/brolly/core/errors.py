@@ -68,6 +68,8 @@ CODES: Mapping[str, Code] = {
     "RESULT_TOO_MANY_AFFECTED": Code(400, "Narrow the filters, or raise max-affected; select_rows shows which rows they choose.", "The write would have reached more rows than max-affected allows; nothing was done."),
     # Quotas and limits.
     "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran.", "Too many calls in a short time."),
+    "QUOTA_FILE_SIZE_EXCEEDED": Code(400, "Send a smaller file, or raise maxFileSizeMb with manage_storage update_config.", "The file is larger than the app allows."),
+    "QUOTA_STORAGE_EXCEEDED": Code(429, "Delete files with manage_storage delete (list shows them), or raise storageLimitBytes with manage_storage update_config.", "The app's files, with those being uploaded, would be more than it may hold together."),
     "QUOTA_TABLE_LIMIT": Code(400, "Drop a table with manage_schema apply and _drop, or split the data over several apps with init_app.", "An app may have 50 tables."),
     "REQUEST_TOO_LARGE": Code(413, "Send fewer rows per call; seed_database takes up to 100 rows.", "The body is larger than this server accepts."),
     # State.

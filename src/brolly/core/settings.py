@@ -57,6 +57,7 @@ class Settings:
         hidden=True,
     )
     mail_from: str = _setting("", "Sender of mail to end users, such as Shop <no-reply@example.com>.")
+    storage_limit_mb: int = _setting(1_048_576, "Most megabytes of files that an app's owner may allow it.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")

@@ -37,7 +37,7 @@ class GenerateKey(Params):
 class ListKeys(Params):
     """Parameters of list."""
 
-    limit: int = Field(100, ge=1, le=100)
+    limit: SkipJsonSchema[int] = Field(100, ge=1, le=100)
     offset: int = Field(0, ge=0)
 
 

@@ -24,7 +24,7 @@ GENERATE_KEY = Tool(
 
 MANAGE_API_KEYS = Tool(
     "manage_api_keys",
-    "Manage service keys",
+    "Service keys",
     "Service keys of this account.",
     {
         "list": Action(service.list_keys, service.ListKeys, effect=READ),

@@ -28,6 +28,9 @@ APP_ID = re.compile(r"^app_[0-9a-z]{12}$")
 _CALLER_ROLES = ("butterbase_anon", "butterbase_user", "butterbase_service")
 AUTH_ROLE = "brolly_auth"
 """Reads and writes schema ``auth``, where an app's end users are kept; no caller ever takes it on."""
+STORAGE_ROLE = "brolly_storage"
+"""The same for schema ``storage``, where an app's files are listed."""
+_PLATFORM_ROLES = (AUTH_ROLE, STORAGE_ROLE)
 _SCRAM_ROUNDS = 4096
 
 
@@ -79,7 +82,7 @@ class Databases:
         return done
 
     async def _create_roles(self, connection: Connection) -> None:
-        for role in (*_CALLER_ROLES, AUTH_ROLE, OWNER_ROLE):
+        for role in (*_CALLER_ROLES, *_PLATFORM_ROLES, OWNER_ROLE):
             row = await connection.fetchrow(
                 "select rolcanlogin or rolbypassrls or rolsuper as wide, pg_has_role(oid, 'member') as member "
                 "from pg_roles where rolname = $1",
@@ -154,7 +157,7 @@ class Databases:
             )
         # An administrator who is not superuser may end sessions only of roles that it belongs to.
         await connection.execute(f"grant {door}, {owner} to current_user")
-        await connection.execute(f"grant {', '.join((*_CALLER_ROLES, AUTH_ROLE))} to {door}")
+        await connection.execute(f"grant {', '.join((*_CALLER_ROLES, *_PLATFORM_ROLES))} to {door}")
         await connection.execute(f"grant {OWNER_ROLE} to {owner}")
         await connection.execute(f"alter role {door} set statement_timeout = '{int(self._statement_timeout)}s'")
         await connection.execute(f"alter role {door} set idle_in_transaction_session_timeout = '60s'")
@@ -198,7 +201,7 @@ class Databases:
         inside: Any = await asyncpg.connect(**self._server.connect_args(database=_safe(app_id)))
         try:
             # Logins made by an earlier version lack the roles that came since.
-            await inside.execute(f"grant {AUTH_ROLE} to {door_login(app_id)}")
+            await inside.execute(f"grant {', '.join(_PLATFORM_ROLES)} to {door_login(app_id)}")
             return await migrate(inside, "app")
         finally:
             await inside.close()

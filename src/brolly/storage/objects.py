@@ -20,6 +20,7 @@ from brolly.blob.signing import PATH, Grant
 from brolly.blob.store import Stat, incomplete, missing, too_large
 from brolly.core.errors import AppError, error_body
 from brolly.endpoint import deps_of
+from brolly.storage.reservations import arrived
 
 _RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*")
 _CORS = {
@@ -79,6 +80,10 @@ async def _receive(request: Request, store: FolderStore, grant: Grant) -> Respon
     stat = await store.write(
         grant.key, request.stream(), content_type=content_type, size=grant.size, sha256=grant.sha256
     )
+    if not await arrived(deps_of(request), grant.key, stat):
+        # It was deleted meanwhile, or its time is over.
+        await store.delete([grant.key])
+        raise missing(grant.key)
     return Response(headers={**_CORS, "ETag": f'"{stat.etag}"'})
 
 

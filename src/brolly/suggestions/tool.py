@@ -5,7 +5,7 @@ from brolly.suggestions import service
 
 SUBMIT_SUGGESTION = Tool(
     "submit_suggestion",
-    "Submit suggestion",
+    "Suggest",
     "Report a bug or wish to the operator; recent calls go along.",
     {"": Action(service.submit, service.Submit, idempotent=False, event="suggestion.create", verb="create")},
     resource="suggestion",
