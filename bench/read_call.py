@@ -23,7 +23,7 @@ from bench.tables import Table
 from brolly.data import query, response
 from brolly.data.plan import plan_read
 from brolly.data.request import parse_read
-from brolly.pg.catalog import read_snapshot
+from brolly.pg.snapshot import read_snapshot
 
 PLAIN = "the row by a plain select, as superuser"
 BARE = "the server's own statement by bare asyncpg: begin, role, read, commit"

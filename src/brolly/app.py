@@ -18,12 +18,14 @@ from brolly.core.settings import Settings
 from brolly.core.tokens import derive, new_secret
 from brolly.core.worker import Worker, start_workers
 from brolly.deps import Deps
-from brolly.pg.catalog import Catalogs, Snapshot, read_snapshot
+from brolly.pg.catalog import Snapshot
+from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
 from brolly.pg.embedded import EmbeddedPostgres, embedded_postgres
 from brolly.pg.external import check_external, parse_dsn
 from brolly.pg.listen import Listener
 from brolly.pg.pool import AppPools, Database, Limits
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App, Registry
 from brolly.slices import SLICES
 

@@ -10,7 +10,7 @@ from brolly.blob.store import BlobStore
 from brolly.core.settings import Settings
 from brolly.core.slice import Slice
 from brolly.core.tool import AuditEvent, Tool
-from brolly.pg.catalog import Catalogs
+from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
 from brolly.pg.listen import Listener
 from brolly.pg.pool import AppPools, Database

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
-from brolly.pg.catalog import Snapshot, read_snapshot
+from brolly.pg.catalog import Snapshot
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
 from brolly.schema.description import describe
 from brolly.schema.tool import MANAGE_SCHEMA

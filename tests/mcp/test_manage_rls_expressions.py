@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from brolly.deps import Deps
-from brolly.pg.catalog import read_snapshot
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
 from tests.conftest import ToolFailed
 

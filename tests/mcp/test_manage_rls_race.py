@@ -9,7 +9,8 @@ import pytest
 
 from brolly.core.caller import Caller
 from brolly.deps import Deps
-from brolly.pg.catalog import Table, read_snapshot
+from brolly.pg.catalog import Table
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
 from tests.conftest import ToolFailed, hold_open, mcp_session
 

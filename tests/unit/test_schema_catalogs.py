@@ -9,7 +9,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from brolly.pg.catalog import Catalogs, Snapshot
+from brolly.pg.catalog import Snapshot
+from brolly.pg.catalogs import Catalogs
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
-from brolly.pg.catalog import Table, read_snapshot
+from brolly.pg.catalog import Table
 from brolly.pg.identifiers import quote
 from brolly.pg.session import as_caller
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
 
 COUNT_LIMIT = 10_000

@@ -13,7 +13,10 @@ _ROLE = {"user": "user", "anonymous": "anon"}
 
 
 def is_closed(table: Table, who: Caller) -> bool:
-    """Whether the caller is refused for want of row-level security: anonymous callers then hold no privilege."""
+    """Whether the caller is refused for want of row-level security: anonymous callers then hold no privilege.
+    Views that do not run as their caller are for the service role alone."""
+    if table.view is not None and not table.view.sealed and who.kind != "service":
+        return True  # it would read with its owner's rights, whatever the policies say
     return who.kind == "anonymous" and not table.rls_enabled
 
 
@@ -28,6 +31,8 @@ def policies_for(table: Table, who: Caller, command: str) -> list[Policy]:
 
 def read_warnings(table: Table, who: Caller) -> list[str]:
     """What would mislead if it went unsaid: rows that are missing, or open, because of how the table is protected."""
+    if table.view is not None:
+        return _view_warnings(table, who)
     if is_closed(table, who):
         return [
             f"No row-level security on {table.name}, so anonymous callers are refused. To let them read, call "
@@ -44,9 +49,19 @@ def read_warnings(table: Table, who: Caller) -> list[str]:
     return []
 
 
+def _view_warnings(table: Table, who: Caller) -> list[str]:
+    assert table.view is not None  # noqa: S101 - asked before
+    if not table.view.sealed and who.kind != "service":
+        return [
+            f"{table.name} reads with the rights of its owner, so it is closed to all but the service role. To let "
+            "it run as its caller, send it once more with manage_schema apply."
+        ]
+    return [warning for base in table.view.bases for warning in read_warnings(base, who)]
+
+
 def open_warnings(table: Table, who: Caller) -> list[str]:
     """A table without row-level security belongs to every signed-in user."""
-    if table.rls_enabled or who.kind != "user":
+    if table.rls_enabled or who.kind != "user" or table.view is not None:
         return []
     return [
         f"No row-level security on {table.name}: every signed-in user reads and changes all of its rows. If that is "
@@ -74,6 +89,12 @@ def refusal(table: Table, who: Caller, command: str, reason: str = "") -> AppErr
     details: dict[str, Any] = {"table": table.name, "role": who.role, "command": command}
     if reason:
         details["reason"] = reason
+    if table.view is not None:
+        said = "; ".join(read_warnings(table, who)) or f"The policies of its tables refuse this {command}."
+        hint = "Call manage_rls with action list for the policies of the tables that the view reads."
+        return AppError(
+            "AUTH_RLS_POLICY_VIOLATION", f"{table.name} is a view. {said}", remediation=hint, details=details
+        )
     policies = policies_for(table, who, command)
     remediation = _how_to_allow(table, who, command)
     if is_closed(table, who):

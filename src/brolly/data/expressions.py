@@ -91,7 +91,7 @@ class Args(list[Any]):
 
 def table_name(table: Table) -> str:
     """The table as a statement names it."""
-    return f"public.{quote(table.name)}"
+    return quote(table.name) if table.transient else f"public.{quote(table.name)}"
 
 
 # A point in time outside these years has no four-digit form; it keeps Postgres's own.

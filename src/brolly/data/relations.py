@@ -34,7 +34,9 @@ def find_relation(snapshot: Snapshot, table: Table, embed: Embed) -> Relation:
     """The one way that is meant; an error lists the ways when there are several, or none."""
     asked, hint = embed.request.table, embed.hint
     every = list(_relations(snapshot, table))
-    found = [r for r in every if r.table.name == asked] or [r for r in every if not r.many and asked in r.words]
+    found = [r for r in every if r.table.name == asked] or [
+        r for r in every if not r.many and r.table.view is None and asked in r.words
+    ]
     if hint is not None:
         found = [r for r in found if hint in r.words]
         if len(found) > 1 and embed.request.table == table.name:
@@ -56,7 +58,7 @@ def _none(snapshot: Snapshot, table: Table, embed: Embed, every: list[Relation])
     asked = embed.request.table
     choices = sorted({r.table.name for r in every})
     meant = nearest(asked, choices)
-    known = asked in snapshot.tables and any(r.table.name == asked for r in every)
+    known = snapshot.relation(asked) is not None and any(r.table.name == asked for r in every)
     what = (
         f"No way from {table.name} to {shown(asked, 63)} is called {shown(embed.hint or '', 63)}."
         if known
@@ -71,17 +73,35 @@ def _none(snapshot: Snapshot, table: Table, embed: Embed, every: list[Relation])
 
 
 def _relations(snapshot: Snapshot, table: Table) -> Iterator[Relation]:
+    # A view that reads with its owner's rights would let those pass whom policies stop.
+    views = [v for v in snapshot.views.values() if v.view is not None and v.view.sealed]
+    every = [*snapshot.tables.values(), *views]
     for key in table.foreign_keys:
-        there = snapshot.tables.get(key.table)
-        if there is not None:
-            yield Relation(there, False, _pairs(key), _words(key), f"{_columns(key)} of {table.name}")
-    for there, key in snapshot.referencing(table.name):
-        back = tuple((far, near) for near, far in _pairs(key))
-        yield Relation(there, not _is_unique(there, key), back, _words(key), f"{_columns(key)} of {there.name}")
-        yield from _onward(snapshot, table, there, key)
+        for there in every:
+            names = _names(there, key.table, key.target)
+            if names and (there.view is None or there.view.updatable):
+                pairs = tuple(zip(key.columns, names, strict=True))
+                yield Relation(there, False, pairs, _words(key), f"{_columns(key)} of {table.name}")
+    for there in every:
+        for key in there.foreign_keys:
+            names = _names(table, key.table, key.target)
+            if not names:
+                continue
+            back = tuple(zip(names, key.columns, strict=True))
+            yield Relation(there, not _is_unique(there, key), back, _words(key), f"{_columns(key)} of {there.name}")
+            if there.view is None:
+                yield from _onward(snapshot, back, there, key)
 
 
-def _onward(snapshot: Snapshot, table: Table, junction: Table, key: ForeignKey) -> Iterator[Relation]:
+def _names(table: Table, base: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that these columns of a table have here, in the table itself or a view of it; none if one lacks."""
+    if table.view is None:
+        return columns if table.name == base else ()
+    names = {source: name for name, source in table.view.sources.items()}
+    return tuple(names[base, c] for c in columns) if all((base, c) in names for c in columns) else ()
+
+
+def _onward(snapshot: Snapshot, back: Pairs, junction: Table, key: ForeignKey) -> Iterator[Relation]:
     """The tables beyond a junction, which is one whose primary key holds both foreign keys."""
     for other in junction.foreign_keys:
         there = snapshot.tables.get(other.table)
@@ -91,7 +111,7 @@ def _onward(snapshot: Snapshot, table: Table, junction: Table, key: ForeignKey) 
         yield Relation(
             there,
             True,
-            tuple((far, near) for near, far in _pairs(key)),
+            back,
             (junction.name, other.name, *other.columns),
             f"by way of {junction.name}",
             junction,

@@ -12,7 +12,7 @@ from brolly.core.tool import AppParams
 from brolly.data import response
 from brolly.data.request import InsertRequest
 from brolly.data.service import explain_insert, store
-from brolly.data.tables import find_table
+from brolly.data.tables import find_table, require_writable
 from brolly.data.values import InsertPlan, merge, plan_insert
 from brolly.deps import Deps
 from brolly.pg.catalog import Snapshot
@@ -65,6 +65,7 @@ def _plan(snapshot: Snapshot, params: SeedDatabase) -> tuple[dict[int, InsertPla
     for index, row in enumerate(params.rows):
         try:
             (plans[index],) = plan_insert(InsertRequest(params.table, (row,)), snapshot)
+            require_writable(plans[index].table, "INSERT")
         except AppError as error:
             failures[index] = error
     return plans, failures

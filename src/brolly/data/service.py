@@ -16,6 +16,7 @@ from brolly.data.constraint import bad_value, explain
 from brolly.data.plan import Branch, Condition, Embedding, ReadPlan, Term, plan_read
 from brolly.data.request import InsertRequest, is_storable, parse_read
 from brolly.data.response import Page
+from brolly.data.tables import require_writable
 from brolly.data.values import InsertPlan, plan_insert
 from brolly.deps import Deps
 from brolly.pg.catalog import Table
@@ -96,7 +97,7 @@ async def was_closed(deps: Deps, app: App, who: Caller, table: Table, error: App
     if who.kind != "anonymous" or error.code != "AUTH_RLS_POLICY_VIOLATION":
         return False
     deps.catalog.forget(app.id)
-    now = (await deps.catalog.get(app)).tables.get(table.name)
+    now = (await deps.catalog.get(app)).relation(table.name)
     return now is not None and is_closed(now, who)
 
 
@@ -187,7 +188,7 @@ async def select_rows(deps: Deps, caller: Caller, params: SelectRows) -> str:
     )
     plan = plan_read(request, await deps.catalog.get(app))
     page = await read(deps, app, who, plan, response.MAX_BYTES)
-    table = (await deps.catalog.get(app)).tables.get(params.table, plan.table)
+    table = (await deps.catalog.get(app)).relation(params.table) or plan.table
     return response.page_text(plan, page, read_warnings(table, who))
 
 
@@ -215,6 +216,7 @@ async def explain_insert(connection: Any, who: Caller, plan: InsertPlan, error: 
 
 async def insert(deps: Deps, app: App, who: Caller, plan: InsertPlan) -> str | None:
     """Store one row; as the caller's role may read it back, or None where it may not read it."""
+    require_writable(plan.table, "INSERT")
     if is_closed(plan.table, who):
         raise refusal(plan.table, who, "INSERT")
     try:

@@ -24,17 +24,29 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 def find_table(snapshot: Snapshot, name: str) -> Table:
     """The table; an error names the nearest one."""
-    table = snapshot.tables.get(name)
+    table = snapshot.relation(name)
     if table is not None:
         return table
     if name.startswith("_"):
         raise AppError("VALIDATION_RESERVED_TABLE", "Tables whose names start with _ belong to the platform.")
-    meant = nearest(name, snapshot.tables)
+    meant = nearest(name, [*snapshot.tables, *snapshot.views])
     hint = f" Did you mean {meant}?" if meant else "" if snapshot.tables else " This app has no tables yet."
     raise AppError(
         "VALIDATION_TABLE_NOT_FOUND",
         f"There is no table {shown(name, 63)!r}.{hint}",
-        details={"tables": sorted(snapshot.tables)[:50]},
+        details={"tables": sorted((*snapshot.tables, *snapshot.views))[:50]},
+    )
+
+
+def require_writable(table: Table, command: str) -> None:
+    """Refuse to write through a view whose rows are not those of one table."""
+    view = table.view
+    if view is None or {"INSERT": view.insertable, "UPDATE": view.updatable, "DELETE": view.deletable}[command]:
+        return
+    raise AppError(
+        "VALIDATION_INVALID_SCHEMA",
+        f"{table.name} is a view that takes no {command}: its rows are computed, or of more than one table.",
+        remediation="Write to the tables that it reads; manage_schema get shows its query.",
     )
 
 

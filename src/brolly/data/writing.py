@@ -13,6 +13,7 @@ from brolly.data.constraint import explain
 from brolly.data.plan import Embedding, ReadPlan
 from brolly.data.query_string import MAX_SAID, MAX_STORED, Preferences, RowsQuery, not_single, refuse, too_many_rows
 from brolly.data.request import InsertRequest, shown
+from brolly.data.tables import require_writable
 from brolly.data.values import InsertPlan, of_texts, plan_insert
 from brolly.data.visit import Visit, by_id, discreet, no_row, opened, plan_rows, refuse_words, table_of
 from brolly.pg.catalog import Snapshot, Table
@@ -120,6 +121,7 @@ def creation(at: Visit, tables: Snapshot, asked: RowsQuery, rows: Rows, *, texts
     table = table_of(at, tables, asked.request.table)
     if asked.request.filters or asked.problems:
         raise refuse("Filters do not go with new rows.")
+    require_writable(table, "INSERT")
     back = replace(_back(at, tables, asked), limit=len(rows))
     plans = _plans(at, tables, table, [of_texts(table, row) for row in rows] if texts else rows)
     conflict = _conflict(table, asked)
@@ -137,6 +139,7 @@ def alteration(
     """What gives the chosen rows these values."""
     refuse_words(asked, "select", "columns")
     table = table_of(at, tables, asked.request.table)
+    require_writable(table, "UPDATE")
     back = _back(at, tables, asked)
     chosen = _chosen(table, asked, back, row_id)
     (plan,) = _plans(at, tables, table, (values,))
@@ -151,6 +154,7 @@ def removal(at: Visit, tables: Snapshot, asked: RowsQuery, row_id: str | None = 
     """What removes the chosen rows."""
     refuse_words(asked, "select")
     table = table_of(at, tables, asked.request.table)
+    require_writable(table, "DELETE")
     back = _back(at, tables, asked)
     chosen = _chosen(table, asked, back, row_id)
     if is_closed(table, at.who):

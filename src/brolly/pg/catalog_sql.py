@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from brolly.pg.routines import FUNCTIONS, VIEWS
+
 # The attribute numbers of keys are turned into
 # names in order; what a record cannot say (deferrable, partial, …) clears its flag "plain", so that
 # no one takes it for the simple form.
@@ -15,7 +17,7 @@ with t as (
           where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 ), cols as (
     select a.attrelid as oid, json_agg(json_build_object(
-        'name', a.attname,
+        'name', a.attname, 'number', a.attnum,
         'type', format_type(a.atttypid, a.atttypmod),
         'type_oid', a.atttypid::int8,
         'base_oid', b.oid::int8,
@@ -132,5 +134,5 @@ join lateral (select json_agg(e.enumlabel order by e.enumsortorder) as list from
 where y.typtype = 'e' and y.typnamespace = 'public'::regnamespace and v.list is not null and not exists (
     select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = y.oid and d.deptype = 'e')
 """
-SNAPSHOT = f"select ({_TABLES}) as tables, ({_ENUMS}) as enums"
+SNAPSHOT = f"select ({_TABLES}) as tables, ({_ENUMS}) as enums, ({VIEWS}) as views, ({FUNCTIONS}) as functions"
 """One statement is one moment and one round trip; each column of its row is a JSON array."""

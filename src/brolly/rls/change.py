@@ -12,9 +12,10 @@ import anyio
 
 from brolly.core.errors import AppError
 from brolly.deps import Deps
-from brolly.pg.catalog import Column, Snapshot, Table, read_snapshot
+from brolly.pg.catalog import Column, Snapshot, Table
 from brolly.pg.expression import refusal_of
 from brolly.pg.pool import Connection
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
 from brolly.rls.protection import Protection, read_protection, statements
 

@@ -10,9 +10,10 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
-from brolly.pg.catalog import Policy, Table, read_snapshot
+from brolly.pg.catalog import Policy, Table
 from brolly.pg.identifiers import derived_name, quote
 from brolly.pg.session import as_caller
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
 from brolly.rls.change import Change, changing, known_table
 from brolly.rls.expressions import Trial

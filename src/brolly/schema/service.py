@@ -16,11 +16,12 @@ from brolly.core.errors import AppError
 from brolly.core.times import iso
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
-from brolly.pg.catalog import Snapshot, read_snapshot
+from brolly.pg.catalog import Snapshot
 from brolly.pg.expression import refusal_of
 from brolly.pg.identifiers import quote
 from brolly.pg.pool import Connection
 from brolly.pg.session import as_caller
+from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
 from brolly.schema.description import describe, known, open_tables
 from brolly.schema.diff import make_plan
