@@ -49,15 +49,15 @@ _CORS_EXPOSED = (
 )
 
 
-def error_response(deps: Deps, error: AppError, asked: Headers, request_id: str = "") -> JSONResponse:
-    """The one error shape as a response; for PostgREST's clients with the keys that these read."""
+def error_response(deps: Deps, error: AppError, asked: Scope, request_id: str = "") -> JSONResponse:
+    """The one error shape as a response; where PostgREST's clients ask, with the keys that these read."""
     headers = {"X-Request-Id": request_id} if request_id else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="brolly"'
     body = error_body(error, deps.settings.base_url)
-    if postgrest.is_client(asked):
+    if postgrest.reads_keys(asked["path"], Headers(scope=asked)):
         body |= postgrest.error_keys(error)
     return JSONResponse(body, error.status, headers)
 
@@ -89,7 +89,7 @@ class RequestScope:
             ours = error if isinstance(error, AppError) else internal_error(request_id, error)
             if status:
                 raise
-            await error_response(self.deps, ours, Headers(scope=scope), request_id)(scope, receive, tracked)
+            await error_response(self.deps, ours, scope, request_id)(scope, receive, tracked)
         finally:
             took = (time.perf_counter() - started) * 1000
             # The path is the client's text: escaped, so that it cannot forge a line.
@@ -245,7 +245,7 @@ async def _ready(request: Request) -> Response:
 
 
 async def _app_error(request: Request, error: Exception) -> Response:
-    return error_response(request.app.state.deps, cast(AppError, error), request.headers)
+    return error_response(request.app.state.deps, cast(AppError, error), request.scope)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -107,7 +107,19 @@ async def test_its_clients_find_the_error_where_they_look(rest: httpx.AsyncClien
         assert (await rest.get(path, headers=headers)).json()["code"] == code, path
     stranger = await rest.get("writers", headers={**headers, "Authorization": "Bearer bb_sk_nothing"})
     assert (stranger.status_code, stranger.json()["message"]) == (401, stranger.json()["error"]["message"])
-    assert set((await rest.get("nope")).json()) == {"error"}
+
+
+async def test_clients_that_do_not_say_who_they_are_find_it_too(rest: httpx.AsyncClient) -> None:
+    assert (await rest.get("nope")).json()["code"] == "PGRST205"
+    assert (await rest.get("nope", headers={"Authorization": "Bearer bb_sk_no"})).json()["message"]
+    assert set((await rest.get("schema?x=1")).json()) == {"error"}
+
+
+async def test_count_alone_counts(rest: httpx.AsyncClient) -> None:
+    assert (await rest.get("books?select=count")).json() == [{"count": 7}]
+    embedded = await rest.get("writers?select=id,books(count),n:books(number:count::text)&id=eq.1")
+    assert embedded.json() == [{"id": 1, "books": [{"count": 3}], "n": [{"number": "3"}]}]
+    assert (await rest.get("books?select=id,count")).status_code == 400
 
 
 async def test_there_is_one_schema(rest: httpx.AsyncClient) -> None:

@@ -1,19 +1,22 @@
 """What programs written for PostgREST look for: how they are known, and the error keys that they read.
 
-The error shape stays the one that everybody gets. A PostgREST client takes the whole body for the error,
-so for it alone the keys that it reads stand beside ``error``.
+The error shape stays the one that everybody gets. A PostgREST client takes the whole body for the error, and not
+all of them say who they are; so on the routes that they use, the keys that they read stand beside ``error``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from brolly.core.errors import AppError
+from brolly.core.reserved import ROUTE_WORDS
 
 OBJECT = "application/vnd.pgrst.object"
 ARRAY = "application/vnd.pgrst.array"
+_ROWS = re.compile(r"/v1/app_[a-z0-9]+/([^/]+)")
 _CLIENTS = ("postgrest", "supabase")
 
 # The codes by which such programs tell errors apart: SQLSTATE where Postgres has one, else PostgREST's own.
@@ -50,6 +53,12 @@ def is_client(headers: Mapping[str, str]) -> bool:
         or "content-profile" in headers
         or any(name in named for name in _CLIENTS)
     )
+
+
+def reads_keys(path: str, headers: Mapping[str, str]) -> bool:
+    """Whether who gets an error for that path may look for PostgREST's keys: rows and functions, or a known client."""
+    found = _ROWS.match(path)
+    return is_client(headers) or (found is not None and (found[1] == "rpc" or found[1] not in ROUTE_WORDS))
 
 
 def error_keys(error: AppError) -> dict[str, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from brolly.core.errors import AppError
@@ -132,6 +132,7 @@ def plan_read(request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
 
 
 def _plan(table: Table, request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
+    request = replace(request, select=_counted(table, request.select))
     embeddings = {e: _embedding(table, e, snapshot) for e in request.select if isinstance(e, Embed)}
     named = {e.name: found for e, found in embeddings.items()}
     outputs = _outputs(table, request, embeddings)
@@ -151,6 +152,15 @@ def _plan(table: Table, request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
     )
     _check_names(plan)
     return plan
+
+
+def _counted(table: Table, select: tuple[Item | Embed, ...]) -> tuple[Item | Embed, ...]:
+    """``count`` alone, where no column is called so, is how many rows there are."""
+    match select:
+        case (Item(column="count", path=(), aggregate=None) as item,) if "count" not in table.columns:
+            return (Item("", alias=item.alias, aggregate="count", result_cast=item.cast),)
+        case _:
+            return select
 
 
 def _embedding(table: Table, embed: Embed, snapshot: Snapshot) -> Embedding:
