@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,32 +10,17 @@ from uuid import uuid4
 
 import httpx
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 
 from brolly.blob.folder import FolderStore
+from brolly.blob.s3 import S3Store
 from brolly.blob.signing import UrlSigner
 from brolly.blob.store import BlobStore
-from brolly.core.settings import load_settings
+from brolly.core.settings import Settings, load_settings
 from brolly.storage import objects
-
-_numbers = itertools.count()
-
-
-@asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
-    """The application on a port of loopback; its base URL."""
-    config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    task = asyncio.get_running_loop().create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await task
+from tests.blob.s3_server import s3_service, store_of
+from tests.blob.serving import serving
+from tests.conftest import hold_open
 
 
 @asynccontextmanager
@@ -65,7 +48,23 @@ async def folder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fold
         yield store
 
 
-@pytest.fixture(scope="module", params=["folder"])
+@pytest.fixture(scope="session")
+async def s3_settings() -> AsyncIterator[Settings]:
+    """Settings of an S3 service for the run."""
+    settings, close = await hold_open(s3_service())
+    yield settings
+    await close()
+
+
+@pytest.fixture(scope="module")
+async def s3(s3_settings: Settings) -> AsyncIterator[S3Store]:
+    """The S3 store."""
+    store = store_of(s3_settings)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(scope="module", params=["folder", "s3"])
 def store(request: pytest.FixtureRequest) -> BlobStore:
     """Each store that there is."""
     return request.getfixturevalue(request.param)

@@ -185,4 +185,5 @@ async def test_conditions(store: BlobStore, browser: httpx.AsyncClient, key: str
 
 
 async def test_a_url_for_nothing_is_not_found(store: BlobStore, browser: httpx.AsyncClient, key: str) -> None:
-    assert (await browser.get(store.presign_get(key, expires_s=60))).status_code == 404
+    # S3 says 403 where the signer may not list the bucket.
+    assert (await browser.get(store.presign_get(key, expires_s=60))).status_code in (403, 404)

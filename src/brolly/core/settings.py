@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from brolly.core.errors import AppError
 
 PREFIX = "BROLLY_"
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 REGION = re.compile(r"^[a-z]+(-[a-z0-9]+)+$")
 
 
@@ -58,6 +59,13 @@ class Settings:
     )
     mail_from: str = _setting("", "Sender of mail to end users, such as Shop <no-reply@example.com>.")
     storage_limit_mb: int = _setting(1_048_576, "Most megabytes of files that an app's owner may allow it.")
+    s3_bucket: str = _setting("", "Bucket that holds the files; empty: the folder objects in the data folder.")
+    s3_endpoint: str = _setting("", "Address of the S3 service; empty: Amazon's.")
+    s3_public_endpoint: str = _setting("", "Address under which browsers reach it; default: the same.")
+    s3_region: str = _setting("us-east-1", "Region of the bucket.")
+    s3_access_key: str = _setting("", "Access key; empty: from where Amazon's own tools look.")
+    s3_secret_key: str = _setting("", "Secret of the access key.", hidden=True)
+    s3_force_path_style: bool = _setting(True, "Name the bucket in the path of a given endpoint, not in its host.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")
@@ -148,6 +156,7 @@ def _check(settings: Settings) -> Settings:
     if settings.secret and len(settings.secret) < 32:
         raise AppError("CONFIG_INVALID", "BROLLY_SECRET is shorter than 32 characters.")
     _check_mail(settings)
+    _check_s3(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise _invalid("log_level", settings.log_level, "debug, info, warning or error")
     return settings
@@ -170,6 +179,33 @@ def _check_mail(settings: Settings) -> None:
         )
     if "@" not in settings.mail_from or not settings.mail_from.isprintable():
         raise AppError("CONFIG_INVALID", "BROLLY_SMTP_URL needs BROLLY_MAIL_FROM, the address that sends.")
+
+
+def _check_s3(settings: Settings) -> None:
+    given = [f.name for f in fields(Settings) if f.name.startswith("s3_") and getattr(settings, f.name) != f.default]
+    if given and not settings.s3_bucket:
+        # Files must not go to a folder while the operator believes them in a bucket.
+        raise AppError("CONFIG_INVALID", f"{PREFIX}{given[0].upper()} needs BROLLY_S3_BUCKET.")
+    if settings.s3_bucket and not BUCKET.fullmatch(settings.s3_bucket):
+        raise _invalid("s3_bucket", settings.s3_bucket, "a bucket's name")
+    for name in ("s3_endpoint", "s3_public_endpoint"):
+        address = getattr(settings, name)
+        if address and not _is_origin(address):
+            # It may hold a password, so the message does not repeat it.
+            raise AppError(
+                "CONFIG_INVALID", f"{PREFIX}{name.upper()} is not an address such as https://s3.example.com."
+            )
+    if bool(settings.s3_access_key) != bool(settings.s3_secret_key):
+        raise AppError("CONFIG_INVALID", "BROLLY_S3_ACCESS_KEY and BROLLY_S3_SECRET_KEY go together; one is missing.")
+
+
+def _is_origin(address: str) -> bool:
+    try:
+        url = urlsplit(address)
+        plain = not (url.username or url.password or url.query or url.fragment or url.path.strip("/"))
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and plain
+    except ValueError:
+        return False
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
