@@ -52,7 +52,8 @@ class _Kind:
 
 FILTERS = {
     "Text": _Kind((*COMPARISONS, "in", *WORDS)),
-    "Integer": _Kind((*_COMPARED, "in"), "-?[0-9]+"),
+    "Integer": _Kind((*_COMPARED, "in"), "-?[0-9]{1,10}"),
+    "Bigint": _Kind((*_COMPARED, "in"), "-?[0-9]{1,19}"),
     "Number": _Kind((*_COMPARED, "in"), r"-?[0-9]+(\.[0-9]+)?"),
     "Uuid": _Kind((*_COMPARED, "in"), f"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"),
     "Boolean": _Kind((*_COMPARED, "in"), "(true|false)", "null|true|false"),
@@ -64,7 +65,7 @@ FILTERS = {
 }
 _KINDS = {
     BOOL: "Boolean", JSON: "Presence", _XML: "Presence", JSONB: "Jsonb", TSVECTOR: "Words", UUID: "Uuid",
-    NUMERIC: "Number", **dict.fromkeys((*INTEGERS, INT8), "Integer"), **dict.fromkeys((700, 701), "Number"),
+    NUMERIC: "Number", INT8: "Bigint", **dict.fromkeys(INTEGERS, "Integer"), **dict.fromkeys((700, 701), "Number"),
 }  # fmt: skip
 
 
