@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -25,6 +27,13 @@ VIEWS = {
     "Alice: secret draft": ["hidden", "sees it", "hidden", "sees it"],
     "Bob: first post": ["sees it", "sees it", "sees it", "sees it"],
     "Bob: unfinished draft": ["hidden", "hidden", "sees it", "sees it"],
+}
+PEOPLE = ["Carol", "Dan"]
+FOUND = {
+    "Carol: for all to read": ["finds it", "finds it"],
+    "Carol: my draft": ["finds it", "hidden"],
+    "Dan: for all to read": ["finds it", "finds it"],
+    "Dan: my draft": ["hidden", "finds it"],
 }
 REFUSAL = "No INSERT policy on posts is for anonymous callers."
 
@@ -52,8 +61,33 @@ def check(shown: str) -> None:
     assert rows == {"post": READERS, **VIEWS}
     assert "refused: AUTH_RLS_POLICY_VIOLATION" in shown
     assert REFUSAL in shown
+    people = {cells[0]: cells[1:] for line in lines if len(cells := cells_of(line)) == 1 + len(PEOPLE)}
+    assert people == {"post": PEOPLE, **FOUND}
+    for person in PEOPLE:
+        assert f"{person} finds the own draft by 4 doors, the other by none" in shown
     for client in ("Claude Code", "Cursor", "Gemini CLI"):
         assert client in shown
+
+
+def check_readme(shown: str) -> None:
+    """The README's own lines, run as they stand against the app that the demo kept."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (lines,) = [block for block in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL) if "curl" in block]
+    assert len([line for line in lines.splitlines() if "curl" in line]) == 6
+    address = re.search(r"API=(\S+) APP=(\S+)", shown)
+    assert address is not None, shown
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", lines],
+        env={**os.environ, "API": address[1], "APP": address[2], "NO_PROXY": "*"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, ann, ben = done.stdout.splitlines()
+    assert (ann, ben) == ('[{"title":"My draft"}]', "[]"), done.stdout
 
 
 def cells_of(line: str) -> list[str]:
@@ -87,6 +121,7 @@ def test_a_demo_that_is_kept_leaves_a_server_that_down_ends(here: Machine) -> No
     kept = httpx.get(f"{found['url']}/apps", headers=headers, trust_env=False)
     assert kept.status_code == 200
     assert "demo-blog-" in kept.text
+    check_readme(shown)
     down = brolly(home, "down")
     assert down.returncode == 0, down.stderr
     assert found["url"] in down.stdout
