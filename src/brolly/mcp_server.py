@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -171,6 +172,7 @@ def _compact(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+@lru_cache(maxsize=256)  # Clients ask for the list at each start, and what a tool says does not change.
 def _listed(tool: Tool, read_only: bool) -> McpTool:
     hints = tool.annotations(read_only)
     return McpTool(
