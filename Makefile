@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 UV ?= uv
+# Each has a Postgres of its own.
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 BOOTSTRAP = $(or $(PYTHON),python3) scripts/bootstrap.py $(VENV)
 
@@ -28,8 +30,8 @@ lint: $(VENV)/.dev ## The static half of check
 	$(BIN)/python scripts/shape.py
 	$(BIN)/python scripts/schemas.py --check
 
-test: $(VENV)/.dev ## Run the tests (ARGS="tests/unit -k name")
-	$(BIN)/pytest $(ARGS)
+test: $(VENV)/.dev ## Run the tests (ARGS="tests/unit -k name", PROCESSES=4)
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 schemas: $(VENV)/.dev ## Write schemas/ anew from the code
 	$(BIN)/python scripts/schemas.py

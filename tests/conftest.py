@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from mcp import Client
+from starlette.applications import Starlette
 
 from brolly.app import open_deps
 from brolly.core.caller import Caller
@@ -28,6 +29,12 @@ from brolly.web import build_web
 
 T = TypeVar("T")
 McpCall = Callable[..., Awaitable[Any]]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files (``make test``), the longest come first, lest one process ends alone."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(("tests/e2e/", "tests/isolation/")))
 
 
 class ToolFailed(AssertionError):  # noqa: N818
@@ -145,10 +152,22 @@ async def app(deps: Deps, owner: Caller) -> AsyncIterator[App]:
         await provision.delete(deps, app)
 
 
+_webs: list[tuple[Deps, Starlette]] = []
+
+
+def web_of(deps: Deps) -> Starlette:
+    """The application over these, built once: a test that changes a setting has other ``Deps``."""
+    for known, web in _webs:
+        if known is deps:
+            return web
+    _webs.append((deps, build_web(deps)))
+    return _webs[-1][1]
+
+
 def http_client(deps: Deps, key: str | None = None) -> httpx.AsyncClient:
     """A client of the ASGI application in process, with the key as bearer token."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    transport = httpx.ASGITransport(build_web(deps), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(web_of(deps), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://brolly.test", headers=headers)
 
 

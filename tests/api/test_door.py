@@ -64,12 +64,13 @@ async def test_read_only_refuses_writes_of_the_service_too(deps: Deps, app: App,
 async def test_a_cancelled_borrower_leaves_nothing_behind(deps: Deps, app: App, owner: Caller) -> None:
     await notes(deps, app)
     pool = deps.pools.door(app)
-    for _ in range(10):
+    for n in range(10):
         inside = anyio.Event()
 
-        async def borrow(inside: anyio.Event = inside) -> None:
+        async def borrow(inside: anyio.Event = inside, row: int = 10 + n) -> None:
             async with as_caller(pool, owner.simulate("user", "alice")) as connection:
-                await connection.execute("insert into notes values (1, 'never committed')")
+                # Another row each time, lest it waits for the transaction that is just being ended.
+                await connection.execute("insert into notes values ($1, 'never committed')", row)
                 inside.set()
                 await connection.execute("select pg_sleep(30)")
 

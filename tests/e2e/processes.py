@@ -88,6 +88,11 @@ def postmaster(home: Path) -> psutil.Process | None:
     return find_postmaster((home / "postgres").resolve())
 
 
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Whoever names the folder in its command."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
+
+
 @dataclass
 class Process:
     """A ``brolly serve`` that a test started."""

@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import httpx
-import psutil
 
 from tests.e2e.processes import (
     COMMAND,
@@ -17,6 +16,7 @@ from tests.e2e.processes import (
     environment,
     owner_key,
     postmaster,
+    processes_of,
     recorded,
     wait_until,
 )
@@ -92,11 +92,6 @@ def check_readme(shown: str) -> None:
 
 def cells_of(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│").split("│")]
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Whoever names the folder in its command."""
-    return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
 
 
 def test_the_demo_shows_who_sees_what_and_leaves_nothing(here: Machine) -> None:

@@ -121,6 +121,8 @@ async def test_deleting_asks_and_ends_every_session(http: httpx.AsyncClient, mcp
         (FIREBASE, "user1password"),
         ("$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$dxeVC0mNBJyWUjpZl3X1ow", None),
     ],
+    # The hashes have another salt at each start, and processes that share the tests must agree on their names.
+    ids=["bcrypt 2b", "bcrypt 2a", "firebase", "argon2id"],
 )
 async def test_an_imported_hash_holds_and_is_made_anew(
     http: httpx.AsyncClient, mcp: Any, deps: Deps, app: App, stored: str, password: str | None
