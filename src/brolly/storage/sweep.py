@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from brolly.blob.store import Listed
@@ -87,6 +88,8 @@ async def sweep(deps: Deps, app: App) -> Findings:
                     found = replace(found, new_files=found.new_files + len(gone))
             after = upto
     found = await _remove_reported(deps, app, found)
+    await _drop_uploads(deps, app)
+    await deps.blob.tidy()
     if found:
         await _tell(deps, app, found)
     return found
@@ -140,6 +143,21 @@ async def _remove_reported(deps: Deps, app: App, found: Findings) -> Findings:
         async with files_of(deps, app) as connection:
             await connection.execute("delete from storage.orphans where key = any($1)", keys)
     return replace(found, removed_bytes=len(unknown), removed_files=len(files))
+
+
+async def _drop_uploads(deps: Deps, app: App) -> None:
+    """Drop uploads in parts that belong to no file which still waits for its bytes."""
+    long_ago = datetime.now(UTC) - timedelta(days=BYTES_DAYS)
+    old = [each for each in await deps.blob.open_multiparts(app_prefix(app.id)) if each.started < long_ago]
+    async with files_of(deps, app) as connection:
+        rows = await connection.fetch(
+            "select id from storage.objects where id = any($1) and status = 'pending'",
+            [_id_of(each.key) for each in old],
+        )
+    waiting = {row["id"] for row in rows}
+    for each in old:
+        if _id_of(each.key) not in waiting:
+            await deps.blob.abort_multipart(each.key, each.upload_id)
 
 
 async def _tell(deps: Deps, app: App, found: Findings) -> None:
