@@ -169,6 +169,21 @@ create table storage.orphans (
 );
 alter table storage.orphans owner to administrator;
 
+create table storage.uploads (
+    object_id uuid not null,
+    upload_id text not null,
+    parts jsonb not null default '[]'::jsonb,
+    received bigint not null default 0,
+    tail integer not null default 0,
+    metadata text not null default ''::text,
+    claim uuid,
+    constraint uploads_pkey PRIMARY KEY (object_id),
+    constraint uploads_object_id_fkey FOREIGN KEY (object_id) REFERENCES storage.objects(id) ON DELETE CASCADE,
+    constraint uploads_check CHECK (((tail >= 0) AND (tail <= received))),
+    constraint uploads_received_check CHECK ((received >= 0))
+);
+alter table storage.uploads owner to administrator;
+
 create table storage.usage (
     only_row boolean not null default true,
     bytes bigint not null default 0,
@@ -209,6 +224,7 @@ grant select on table brolly.applied_migrations to brolly_owner;
 grant insert, select on table brolly.migrations to brolly_owner;
 grant delete, insert, select, update on table storage.objects to brolly_storage;
 grant delete, insert, select, update on table storage.orphans to brolly_storage;
+grant delete, insert, select, update on table storage.uploads to brolly_storage;
 grant select, update on table storage.usage to brolly_storage;
 grant execute on routine public.current_user_id() to public;
 grant execute on routine public.uuid_generate_v4() to public;

@@ -1,7 +1,7 @@
 """Files: room and rules in the app's database, bytes in the object store, links between callers and store."""
 
 from brolly.core.slice import Slice
-from brolly.storage import objects
+from brolly.storage import objects, tus
 from brolly.storage.removal import remove_all
 from brolly.storage.routes import last_routes, routes
 from brolly.storage.service import download_link_for, upload_link
@@ -11,7 +11,7 @@ from brolly.storage.worker import workers
 SLICE = Slice(
     "storage",
     tools=(MANAGE_STORAGE,),
-    routes=[*objects.routes, *routes],
+    routes=[*objects.routes, *tus.routes, *routes],
     last_routes=last_routes,
     workers=workers,
     app_deleted=remove_all,

@@ -87,10 +87,11 @@ async def _as_user(
         raise
     finally:
         if not reads:
-            await _note(at, label, arguments.get("object_id") or result.get("object_id"), error)
+            await note(at, label, arguments.get("object_id") or result.get("object_id"), error)
 
 
-async def _note(at: Visit, label: str, object_id: Any, error: AppError | None) -> None:
+async def note(at: Visit, label: str, object_id: Any, error: AppError | None) -> None:
+    """Leave an audit row of what a user did with a file."""
     event, verb = _EVENTS.get(label, (f"storage.{label.removesuffix('_many')}", "update"))
     await at.deps.record(
         AuditEvent(
