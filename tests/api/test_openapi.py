@@ -26,6 +26,9 @@ create table own (id int primary key, owner text, open int references "select");
 create table loose (id int primary key);
 alter table shown enable row level security; alter table box enable row level security;
 alter table own enable row level security;
+create view shown_view with (security_invoker = true) as select id, body, id + 1 as next from shown;
+create view owners_view as select id, body from shown;
+create view loose_view with (security_invoker = true) as select id from loose;
 create policy a on shown for select to butterbase_anon, butterbase_user using (true);
 create policy a on box for insert to butterbase_anon with check (true);
 create policy a on own for all to butterbase_user using (owner = current_user_id());
@@ -122,6 +125,15 @@ async def test_columns_are_told_by_their_types(base: str, http: httpx.AsyncClien
     assert set(schemas["ErrorCode"]["enum"]) == {name for name, code in CODES.items() if not code.retired}
 
 
+async def test_views_offer_what_can_be_done_through_them(base: str, http: httpx.AsyncClient) -> None:
+    found = await document(http, base)
+    offered = touched(found)
+    assert {f"{method} shown_view" for method in ("GET", "POST", "PATCH", "DELETE")} <= offered
+    assert "GET counted" in offered
+    assert not {"POST counted", "PATCH counted", "DELETE counted"} & offered
+    assert set(found["components"]["schemas"]["shown_view.Insert"]["properties"]) == {"id", "body"}
+
+
 async def test_awkward_columns_are_filtered_by_the_names_that_are_told(base: str, http: httpx.AsyncClient) -> None:
     found = await document(http, base)
     columns = found["components"]["schemas"]["select.Row"]["properties"]
@@ -157,16 +169,27 @@ async def test_others_are_told_only_what_their_role_may_do(
     base: str, http: httpx.AsyncClient, anon_http: httpx.AsyncClient
 ) -> None:
     anonymous = await document(anon_http, base)
-    assert touched(anonymous) == {"GET shown", "GET shown/{id}", "POST box"}
+    views = {"GET shown_view", "GET shown_view/{id}"}
+    assert touched(anonymous) == {"GET shown", "GET shown/{id}", "POST box"} | views
     user = await document(http, base, **{"X-Butterbase-As-Role": "user", "X-Butterbase-As-User": "u"})
     own = {f"{m} own/{{id}}" for m in ("GET", "PATCH", "DELETE")} | {
         f"{m} own" for m in ("GET", "POST", "PATCH", "DELETE")
     }
-    assert touched(user) == {"GET shown", "GET shown/{id}"} | own
+    assert touched(user) == {"GET shown", "GET shown/{id}"} | own | views
     # Neither names of other tables, nor types that only those use, nor definitions, nor that there are service keys.
     for found in (anonymous, user):
         text = str(found)
-        for word in ("loose", "every", "authors", "memberships", "mood", "select.Row", "Refers", "a secret default"):
+        for word in (
+            "loose",
+            "owners_view",
+            "every",
+            "authors",
+            "memberships",
+            "mood",
+            "select.Row",
+            "Refers",
+            "a secret default",
+        ):
             assert word not in text, word
         assert "As-Role" not in text
         assert found["security"] == [{}, {"accessToken": []}]

@@ -28,6 +28,7 @@ _NAMES = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
+    406: "NotAcceptable",
     409: "Conflict",
     410: "Gone",
     413: "ContentTooLarge",
@@ -108,7 +109,11 @@ def _error() -> Json:
             "details": {"description": "Data about the error; its form depends on the code."},
         },
     }
-    return {"type": "object", "required": ["error"], "properties": {"error": inner}}
+    beside: Json = {
+        name: {**text, "description": "At the routes of rows, as PostgREST's clients read it."}
+        for name in ("code", "message")
+    }
+    return {"type": "object", "required": ["error"], "properties": {"error": inner, **beside}}
 
 
 def _failure(status: int) -> Json:

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from brolly.core.caller import Caller
 from brolly.core.openapi import USUAL, Json, Part, answer, either, errors, header, ref
+from brolly.core.postgrest import OBJECT
 from brolly.core.reserved import ROUTE_WORDS
-from brolly.data.access import policies_for
+from brolly.data.access import is_closed, policies_for
 from brolly.data.batch import Batch
 from brolly.data.openapi_columns import component, enumeration, record
 from brolly.data.openapi_parameters import (
@@ -25,6 +26,8 @@ from brolly.pg.catalog import Snapshot, Table
 from brolly.registry import App
 
 _JSON, _CSV = "application/json", "text/csv"
+_OBJECT = f"{OBJECT}+json"
+_STATUSES = (*USUAL, 406)
 _TEXT: Json = {"type": "string"}
 _HEADERS = {
     "Content-Range": header("Which rows these are, and of how many: 0-19/*, 0-19/3402, */0.", required=True),
@@ -49,32 +52,42 @@ def verbs_of(table: Table, who: Caller) -> frozenset[str]:
     A service key may do all. To others a table is shown only once it is under row-level security: one that is open
     by oversight is not announced. Who changes or removes rows names them by a filter, and so must see them.
     """
-    every = {"SELECT", "DELETE"}
-    if any(column.writable for column in table.columns.values()):
-        every |= {"INSERT", "UPDATE"}
+    every = _offered(table)
     if who.kind == "service":
         return frozenset(every)
-    if not table.rls_enabled:
+    if not table.rls_enabled or is_closed(table, who):
         return frozenset()
-    found = {verb for verb in every if policies_for(table, who, verb)}
+    bases = (table,) if table.view is None else table.view.bases
+    found = {verb for verb in every if all(policies_for(base, who, verb) for base in bases)}
     return frozenset(found if "SELECT" in found else found & {"INSERT"})
 
 
+def _offered(table: Table) -> set[str]:
+    """What can be done with the rows, whoever asks."""
+    view = table.view
+    every = {"SELECT", "DELETE"} if view is None or view.deletable else {"SELECT"}
+    if any(column.writable for column in table.columns.values()):
+        every |= {"INSERT"} if view is None or view.insertable else set[str]()
+        every |= {"UPDATE"} if view is None or view.updatable else set[str]()
+    return every
+
+
 def describe_rows(app: App, snapshot: Snapshot, who: Caller) -> Part:
-    """The tables that the caller's role may touch, and the batch."""
-    tables = {n: verbs for n, t in snapshot.tables.items() if _has_route(n) and (verbs := verbs_of(t, who))}
+    """The tables and views that the caller's role may touch, and the batch."""
+    relations = {**snapshot.tables, **snapshot.views}
+    tables = {n: verbs for n, t in relations.items() if _has_route(n) and (verbs := verbs_of(t, who))}
     paths: dict[str, Json] = {f"/v1/{app.id}/batch": {"post": _batch(who)}}
     schemas: dict[str, Json] = {**_shared_schemas()}
     parameters = shared_parameters()
     if who.kind != "service":
         parameters = {k: v for k, v in parameters.items() if not k.startswith("As-")}
     for name, verbs in tables.items():
-        table = _Table(snapshot, snapshot.tables[name], verbs, who, frozenset(tables))
+        table = _Table(snapshot, relations[name], verbs, who, frozenset(tables))
         paths |= table.paths(f"/v1/{app.id}/{quote(name, safe='')}")
         schemas |= table.schemas()
         parameters |= table.parameters()
-    filtered = [snapshot.tables[name] for name, verbs in tables.items() if "SELECT" in verbs]
-    schemas |= filter_schemas(filtered) | _enums(snapshot, tables)
+    filtered = [relations[name] for name, verbs in tables.items() if "SELECT" in verbs]
+    schemas |= filter_schemas(filtered) | _enums(snapshot, [relations[name] for name in tables])
     tags = ({"name": "batch"}, *({"name": name} for name in tables))
     return Part(paths, {"schemas": schemas, "parameters": parameters, "headers": _HEADERS}, tags)
 
@@ -87,9 +100,9 @@ def _has_route(name: str) -> bool:
     return name not in ROUTE_WORDS and "/" not in name and name not in (".", "..")
 
 
-def _enums(snapshot: Snapshot, tables: Iterable[str]) -> dict[str, Json]:
+def _enums(snapshot: Snapshot, tables: Iterable[Table]) -> dict[str, Json]:
     """The enumerated types of the columns that are shown."""
-    columns = [c for name in tables for c in snapshot.tables[name].columns.values()]
+    columns = [c for table in tables for c in table.columns.values()]
     used = {c.base_oid for c in columns} | {c.element_oid for c in columns}
     return {f"{component(e.name)}.Enum": enumeration(e) for oid, e in snapshot.enums.items() if oid in used}
 
@@ -177,7 +190,7 @@ class _Table:
             "tags": [self.table.name],
             "summary": summary.format(self.table.name),
             "parameters": [*parameters, *_as(self.who)],
-            "responses": {**responses, **errors(USUAL)},
+            "responses": {**responses, **errors(_STATUSES)},
         }
         if body:
             content = {kind: {"schema": schema} for kind, schema in body.items()}
@@ -197,7 +210,7 @@ class _Table:
 
     def _list(self) -> Json:
         more = _headers("Content-Range", "Link", "X-Next-Cursor", "Cache-Control", "Vary")
-        content = {_JSON: self._rows, _CSV: _TEXT}
+        content = {_JSON: self._rows, _OBJECT: self._row, _CSV: _TEXT}
         words = ("limit", "offset", "cursor", "Range", "Prefer-count")
         parameters = [
             *self._named("select", "order"),
@@ -224,8 +237,10 @@ class _Table:
         rows: Json = {"type": "array", "items": row, "minItems": 1, "maxItems": MAX_STORED}
         body = {_JSON: either(row, rows), _CSV: {**_TEXT, "description": "Names in the first line; NULL is null."}}
         back = either(self._row, {"type": "null"}, self._rows) if "SELECT" in self.verbs else {"type": "null"}
-        content = {_JSON: back, _CSV: _TEXT}
-        headers = _headers("Preference-Applied", "Location")
+        content = {_JSON: back, _OBJECT: self._row, _CSV: _TEXT}
+        if "SELECT" not in self.verbs:
+            content = {_JSON: back}
+        headers = _headers("Preference-Applied", "Location", "Content-Range")
         responses = {
             "201": answer("The rows that were stored, as far as they may be read.", content, headers),
             "200": answer("Nothing was stored: the rows were there already.", content, headers),
@@ -237,7 +252,9 @@ class _Table:
         return {"200": answer("What was done.", content, headers), "204": answer("It is done.", None, headers)}
 
     def _change(self) -> Json:
-        responses = self._written({_JSON: self._rows, _CSV: _TEXT}, _headers("Preference-Applied", "Content-Range"))
+        responses = self._written(
+            {_JSON: self._rows, _OBJECT: self._row, _CSV: _TEXT}, _headers("Preference-Applied", "Content-Range")
+        )
         parameters = [*self._named("select", "columns"), ref("parameters", "Prefer-return"), *filters(self.table)]
         said = "Change the rows of {} that the filters name"
         return self._operation("change", said, parameters, responses, self._update_body)
@@ -253,7 +270,7 @@ class _Table:
         return {_JSON: ref("schemas", f"{self.name}.Update")}
 
     def _remove(self) -> Json:
-        content = {_JSON: either(_DELETED, self._rows), _CSV: _TEXT}
+        content = {_JSON: either(_DELETED, self._rows), _OBJECT: self._row, _CSV: _TEXT}
         responses = self._written(content, _headers("Preference-Applied", "Content-Range"))
         parameters = [*self._named("select"), ref("parameters", "Prefer-return"), *filters(self.table)]
         return self._operation("remove", "Remove the rows of {} that the filters name", parameters, responses)

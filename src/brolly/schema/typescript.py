@@ -47,7 +47,7 @@ def typescript(snapshot: Snapshot) -> str:
     ]
     public = [
         *_object("Tables", tables),
-        *_object("Views", []),
+        *_object("Views", [line for view in snapshot.views.values() for line in _view(snapshot, view)]),
         *_object("Functions", []),
         *_object("Enums", enums),
         *_object("CompositeTypes", []),
@@ -78,6 +78,17 @@ def _table(snapshot: Snapshot, table: Table) -> list[str]:
         *_relationships(snapshot, table),
     ]
     return _object(_key(table.name), body)
+
+
+def _view(snapshot: Snapshot, table: Table) -> list[str]:
+    """As a table; what cannot be written through it is left out."""
+    columns, view = list(table.columns.values()), table.view
+    body = _object("Row", [_property(snapshot, c, "Row") for c in columns])
+    if view is not None and view.insertable:
+        body += _object("Insert", [_property(snapshot, c, "Insert") for c in columns])
+    if view is not None and view.updatable:
+        body += _object("Update", [_property(snapshot, c, "Update") for c in columns])
+    return _object(_key(table.name), [*body, *_relationships(snapshot, table)])
 
 
 def _property(snapshot: Snapshot, column: Column, use: Use) -> str:
@@ -112,22 +123,36 @@ def _scalar(snapshot: Snapshot, oid: int, name: str, use: Use) -> str:
 
 
 def _relationships(snapshot: Snapshot, table: Table) -> list[str]:
-    found = [key for key in table.foreign_keys if key.table in snapshot.tables]
-    if not found:
-        return ["Relationships: []"]
-    parts = [line for key in found for line in _relationship(table, key)]
-    return ["Relationships: [", *_indented(parts), "]"]
+    parts = [
+        line
+        for key in table.foreign_keys
+        for target, columns in _targets(snapshot, key)
+        for line in _relationship(table, key, target, columns)
+    ]
+    return ["Relationships: [", *_indented(parts), "]"] if parts else ["Relationships: []"]
 
 
-def _relationship(table: Table, key: ForeignKey) -> list[str]:
+def _targets(snapshot: Snapshot, key: ForeignKey) -> Iterable[tuple[str, Sequence[str]]]:
+    """What the foreign key leads to: its table, and the views that show the same rows and run as their caller."""
+    if key.table in snapshot.tables:
+        yield key.table, key.target
+    for name, found in snapshot.views.items():
+        if found.view is None or not (found.view.sealed and found.view.updatable):
+            continue
+        names = {source: own for own, source in found.view.sources.items()}
+        if all((key.table, column) in names for column in key.target):
+            yield name, [names[key.table, column] for column in key.target]
+
+
+def _relationship(table: Table, key: ForeignKey, target: str, columns: Sequence[str]) -> list[str]:
     keys = [*table.uniques, *([table.primary] if table.primary else [])]
     one = any(set(k.columns) <= set(key.columns) for k in keys)
     body = [
         f"foreignKeyName: {_text(key.name)}",
         f"columns: {_texts(key.columns)}",
         f"isOneToOne: {'true' if one else 'false'}",
-        f"referencedRelation: {_text(key.table)}",
-        f"referencedColumns: {_texts(key.target)}",
+        f"referencedRelation: {_text(target)}",
+        f"referencedColumns: {_texts(columns)}",
     ]
     return ["{", *_indented(body), "},"]
 

@@ -17,3 +17,5 @@ create table "1digits" (id int primary key, sel int references "select"("class")
 create table pairs (a int, b int, note text, primary key (a,b));
 create table memberships (author uuid references authors, sel int references "select"("class"), primary key (author, sel));
 create table empty ();
+create view names with (security_invoker = true) as select id, name, upper(name) as loud from authors;
+create view "counted" with (security_invoker = true) as select boss, count(*) as n from authors group by boss;

@@ -30,6 +30,13 @@ export async function compiles(url: string): Promise<void> {
   await old.from("every").update({ c_text: null }).eq("c_mood", "happy")
   await db.from("select").insert({ class: 1, default: "x", "with space": "y", 'quo"te': "z", ünï: "u", "1st": 2 })
   await db.from("1digits").upsert({ id: 1, sel: 2 })
+  const { data: seen } = await db.from("names").select("name, loud")
+  same<NonNullable<typeof seen>[number], { name: string | null; loud: string | null }>(true)
+  await db.from("names").update({ name: "x" }).eq("id", "y")
+  const { data: through } = await db.from("every").select("names(loud)").single()
+  same<NonNullable<typeof through>["names"], { loud: string | null } | null>(true)
+  const counted: Tables<"counted"> = { boss: null, n: "5" }
+  void counted
   const change: TablesUpdate<"pairs"> = { note: null }
   const added: TablesInsert<"pairs"> = { a: 1, b: 2 }
   await db.from("pairs").update(change).match(added)
@@ -53,6 +60,10 @@ export async function errs(url: string): Promise<void> {
   await db.from("every").update({ c_integer: null })
   // @ts-expect-error a text where a number belongs
   await db.from("pairs").insert({ a: "1", b: 2 })
+  // @ts-expect-error a column of a view that is computed takes no value
+  await db.from("names").update({ loud: "x" })
+  // @ts-expect-error a view of groups takes no rows
+  await db.from("counted").insert({ n: "1" })
   const { data } = await db.from("every").select("c_bigint").single()
   // @ts-expect-error exact numbers come as texts
   const number: number = data!.c_bigint!
