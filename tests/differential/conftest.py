@@ -13,6 +13,7 @@ import pytest
 from brolly.apps import provision
 from brolly.auth import signing
 from brolly.deps import Deps
+from brolly.registry import App
 from tests.conftest import http_client, make_owner
 from tests.differential import postgrest
 from tests.differential.asking import Asked
@@ -27,6 +28,7 @@ class Pair:
     theirs: httpx.AsyncClient
     base: str
     tokens: dict[str, tuple[str, str]]
+    app: App
 
     async def answers(self, asked: Asked) -> tuple[httpx.Response, httpx.Response]:
         first, second = self.tokens[asked.who]
@@ -65,7 +67,7 @@ async def pair(deps: Deps, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
             async with httpx.AsyncClient(base_url=url, trust_env=False) as theirs:
                 tokens = {"service": (key, service), "user": (user, user), "anon": ("", "")}
                 del ours.headers["Authorization"]
-                yield Pair(ours, theirs, f"/v1/{app_id}", tokens)
+                yield Pair(ours, theirs, f"/v1/{app_id}", tokens, app)
     await provision.delete(deps, app)
 
 

@@ -121,6 +121,12 @@ WRITES = (
     Difference("what breaks a unique or foreign key has status 400", "So has it the contract; PostgREST answers 409."),
     Difference("`Content-Range` of `PATCH` and `DELETE` always holds the number, without a range", "It costs nothing, "
         "and tells whether a filter found anything."),
+    Difference("an upsert of rows with different columns leaves alone what a row does not name", "PostgREST gives it "
+        "the column's default, which loses what was stored."),
+    Difference("an upsert that only changes rows has status 201, one that passes all over 200", "201 says that "
+        "rows were stored; PostgREST says 201 for those that it passes over, and 200 for those it changes."),
+    Difference("`PATCH` and `DELETE` with `or` on columns that `select` leaves out work", "PostgREST filters what it "
+        "answers a second time, and then misses the column."),
     Difference("`Location` is the row's own address", "PostgREST gives the list with a filter by key."),
     Difference("no `PUT`", "`POST` with `resolution=merge-duplicates` does the same."),
 )  # fmt: skip
