@@ -105,6 +105,17 @@ create table brolly.installation (
 );
 alter table brolly.installation owner to administrator;
 
+create table brolly.rate_windows (
+    subject bytea not null,
+    number bigint not null,
+    taken bigint not null,
+    granted bigint not null,
+    ends_at timestamp with time zone not null,
+    constraint rate_windows_pkey PRIMARY KEY (subject, number)
+);
+alter table brolly.rate_windows owner to administrator;
+CREATE INDEX rate_windows_end ON brolly.rate_windows USING btree (ends_at);
+
 create table brolly.storage_work (
     app_id text not null,
     due_at timestamp with time zone not null,

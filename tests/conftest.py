@@ -75,7 +75,9 @@ async def deps() -> AsyncIterator[Deps]:
     """Open ``Deps`` over an embedded Postgres in a temporary data folder."""
     # Not pytest's own: root's is closed to the account that Postgres runs as, and the cluster would go elsewhere.
     home = Path(tempfile.mkdtemp(prefix="brolly-test-"))
-    settings = load_settings({}, home=home, public_url="http://brolly.test")
+    # One address makes all requests of the run without credentials.
+    rates = {f"rate_limit_{subject}": 1_000_000 for subject in ("key", "user", "address")}
+    settings = load_settings({}, home=home, public_url="http://brolly.test", **rates)
     value, close = await hold_open(open_deps(settings))
     yield value
     await close()

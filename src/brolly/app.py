@@ -26,6 +26,7 @@ from brolly.pg.external import check_external, parse_dsn
 from brolly.pg.listen import Listener
 from brolly.pg.pool import AppPools, Database, Limits
 from brolly.pg.snapshot import read_snapshot
+from brolly.rate_limit import RateLimits
 from brolly.registry import App, Registry
 from brolly.slices import SLICES
 
@@ -141,6 +142,8 @@ async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncG
         infrastructure = [Worker("listener", deps.listener.run)]
         if embedded is not None:
             infrastructure.append(Worker("postgres", embedded.watch))
+        if settings.workers:
+            infrastructure.append(Worker("rates", deps.rates.keep_swept))
         start_workers(group, infrastructure)
         try:
             yield deps
@@ -175,6 +178,7 @@ def _assemble(
         databases=databases,
         listener=listener,
         registry=Registry(control, listener),
+        rates=RateLimits(control, settings, secret),
         pools=pools,
         catalog=catalog,
         blob=blob,

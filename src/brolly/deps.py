@@ -14,6 +14,7 @@ from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
 from brolly.pg.listen import Listener
 from brolly.pg.pool import AppPools, Database
+from brolly.rate_limit import RateLimits
 from brolly.registry import Registry
 
 
@@ -27,6 +28,7 @@ class Deps:
     databases: Databases
     listener: Listener
     registry: Registry
+    rates: RateLimits
     pools: AppPools
     catalog: Catalogs
     blob: BlobStore

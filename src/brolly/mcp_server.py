@@ -312,13 +312,18 @@ class McpEntrance:
     async def _identify(self, scope: Scope) -> Caller:
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         client = scope.get("client")
-        caller = await identify(
-            self._deps,
-            authorization_of(scope["headers"]),
-            request_id=scope["state"].get("request_id", ""),
-            ip=client[0] if client else None,
-            user_agent=headers.get("user-agent", "")[:200] or None,
-        )
+        origin = {
+            "request_id": scope["state"].get("request_id", ""),
+            "ip": client[0] if client else None,
+            "user_agent": headers.get("user-agent", "")[:200] or None,
+        }
+        try:
+            caller = await identify(self._deps, authorization_of(scope["headers"]), **origin)
+        except AppError as error:
+            if error.status == 401:
+                await self._deps.rates.admit(anonymous(**origin), scope)
+            raise
+        await self._deps.rates.admit(caller, scope)
         if caller.kind != "service":
             raise AppError("AUTH_REQUIRED", "The MCP endpoint needs a service key.")
         limits = self._limits(with_parameters(headers, scope["query_string"].decode("latin-1")))

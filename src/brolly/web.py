@@ -45,7 +45,8 @@ _CORS_HEADERS = (
 _CORS_EXPOSED = (
     "Content-Range, ETag, Link, Location, Preference-Applied, X-Next-Cursor, X-Request-Id, Retry-After, "
     "Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, "
-    "Upload-Offset, Upload-Length, Upload-Expires, Upload-Metadata, X-Object-Id"
+    "Upload-Offset, Upload-Length, Upload-Expires, Upload-Metadata, X-Object-Id, "
+    "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 )
 
 
@@ -80,7 +81,9 @@ class RequestScope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).setdefault("X-Request-Id", request_id)
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Request-Id", request_id)
+                headers.raw.extend(scope["state"].get("rate_limit", ()))
             await send(message)
 
         try:
@@ -153,8 +156,12 @@ class Cors:
             )
             return
 
+        started = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 headers.add_vary_header("Origin")
                 if allowed:
@@ -163,7 +170,13 @@ class Cors:
                     headers["Access-Control-Expose-Headers"] = _CORS_EXPOSED
             await send(message)
 
-        await self.app(scope, receive, with_headers)
+        try:
+            await self.app(scope, receive, with_headers)
+        except AppError as error:
+            if started:
+                raise
+            # What an entrance refuses must be readable to the page, or it cannot tell 401 from 429.
+            await error_response(self.deps, error, scope)(scope, receive, with_headers)
 
     async def _allowed(self, path: str) -> tuple[str, ...]:
         parts = path.split("/", 3)
@@ -192,13 +205,17 @@ class Identity:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not scope["path"].startswith(_NO_CALLER):
             try:
-                scope["state"]["caller"] = await caller_of_scope(self.deps, scope)
+                caller = scope["state"]["caller"] = await caller_of_scope(self.deps, scope)
             except AppError as error:
-                if error.status != 401 or not scope["path"].startswith("/auth/"):
+                if error.status != 401:
                     raise
                 # Clients send their old token along when they sign in again or renew it. The routes that
                 # need a signed-in user raise what was wrong with it.
-                scope["state"] |= {"caller": anonymous(**origin_of(scope)), "refused": error}
+                caller = anonymous(**origin_of(scope))
+                scope["state"] |= {"caller": caller, "refused": error}
+            await self.deps.rates.admit(caller, scope)
+            if "refused" in scope["state"] and not scope["path"].startswith("/auth/"):
+                raise scope["state"]["refused"]
         await self.app(scope, receive, send)
 
 

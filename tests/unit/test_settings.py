@@ -36,6 +36,7 @@ def test_every_kind_of_value_is_read() -> None:
         {
             "BROLLY_HOME": "~/data",
             "BROLLY_PORT": "0",
+            "BROLLY_RATE_LIMIT_KEY": "0",
             "BROLLY_READ_ONLY": "yes",
             "BROLLY_TOOLS": "init_app, manage_app,,",
             "BROLLY_REGIONS": "eu-central-1,us-east-1",
@@ -44,6 +45,7 @@ def test_every_kind_of_value_is_read() -> None:
     )
     assert settings.home == Path.home() / "data"
     assert settings.port == 0
+    assert settings.rate_limit_key == 0
     assert settings.read_only is True
     assert settings.tools == ("init_app", "manage_app")
     assert settings.regions == ("eu-central-1", "us-east-1")
@@ -66,6 +68,11 @@ def test_a_mistyped_name_is_refused_with_the_right_one(name: str, near: str) -> 
     assert f"Did you mean {near}?" in error.message
 
 
+def test_a_token_that_could_be_guessed_lifts_no_limit() -> None:
+    assert "shorter than 16" in refused({"BROLLY_RATE_LIMIT_BYPASS": "x" * 15}).message
+    assert "xxxx" not in repr(load_settings({"BROLLY_RATE_LIMIT_BYPASS": "x" * 16}))
+
+
 def test_a_name_like_no_other_is_refused_as_well() -> None:
     assert refused({"BROLLY_ZZZZZZ": ""}).message == "Unknown setting BROLLY_ZZZZZZ."
 
@@ -81,6 +88,7 @@ def test_what_belongs_to_others_is_left_alone() -> None:
         ("BROLLY_PORT", "65536", "a number from 0 to 65535"),
         ("BROLLY_PORT", "-1", "a number from 0 to 65535"),
         ("BROLLY_BODY_LIMIT", "0", "a number from 1"),
+        ("BROLLY_RATE_LIMIT_KEY", "-1", "a number from 0"),
         ("BROLLY_BODY_LIMIT", "1MB", "a whole number"),
         ("BROLLY_READ_ONLY", "ture", "1, true, yes, on"),
         ("BROLLY_WORKERS", "2", "1, true, yes, on"),

@@ -5,7 +5,6 @@ Keys are hashes of what was sent, whether such an account exists or not: limits 
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from brolly.auth.access import users_of
 from brolly.auth.sealing import keyed_hash
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.networks import network_of
 from brolly.deps import Deps
 from brolly.pg.pool import Connection
 from brolly.registry import App
@@ -82,7 +82,7 @@ async def admit(deps: Deps, app: App, caller: Caller, name: str, account: str | 
     # cannot use up what an account allows.
     limits: list[tuple[str, int, int]] = []
     if not _serves(app, caller):
-        limits.append((f"{name}:ip:{_network(caller.ip)}", rule.per_address * factor, WINDOW_SECONDS))
+        limits.append((f"{name}:ip:{network_of(caller.ip)}", rule.per_address * factor, WINDOW_SECONDS))
     if account is not None:
         limits.append((f"{name}:account:{account}", rule.per_account * factor, WINDOW_SECONDS))
         if rule.daily:
@@ -193,21 +193,8 @@ def _daily(name: str, account: str) -> str:
 
 
 def _known(deps: Deps, app: App, caller: Caller, account: str) -> bytes:
-    return _key(deps, app, f"known:{_network(caller.ip)}:{account}")
+    return _key(deps, app, f"known:{network_of(caller.ip)}:{account}")
 
 
 def _key(deps: Deps, app: App, subject: str) -> bytes:
     return keyed_hash(deps, app, "limits", subject)
-
-
-def _network(ip: str | None) -> str:
-    """The address; of IPv6 the half that one subscriber has."""
-    try:
-        address = ipaddress.ip_address(ip or "")
-    except ValueError:
-        return "unknown"
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)

@@ -51,6 +51,12 @@ class Settings:
     app_connections: int = _setting(8, "Most database connections per app in this process.")
     total_connections: int = _setting(80, "Most app database connections of this process together.")
     statement_timeout: int = _setting(15, "Seconds after which a caller's statement is ended.")
+    rate_limit_key: int = _setting(6000, "Requests a minute of one service key; 0: no limit.")
+    rate_limit_user: int = _setting(1200, "Requests a minute of one end user; 0: no limit.")
+    rate_limit_address: int = _setting(3000, "Requests a minute of one address without credentials; 0: no limit.")
+    rate_limit_bypass: str = _setting(
+        "", "Token (>= 16 characters) that lifts these limits when sent as X-Rate-Limit-Bypass.", hidden=True
+    )
     auth_limit_factor: int = _setting(1, "Times by which the limits on sign-in attempts are raised.")
     smtp_url: str = _setting(
         "",
@@ -125,7 +131,9 @@ def _parse(name: str, kind: str, text: str) -> Any:
     if kind == "bool":
         return _bool(name, text)
     if kind == "int":
-        return _int(name, text, 0, 65535) if name == "port" else _int(name, text)
+        if name == "port":
+            return _int(name, text, 0, 65535)
+        return _int(name, text, 0 if name.startswith("rate_limit_") else 1)
     if kind == "Path":
         return Path(text).expanduser().absolute()
     if kind.startswith("tuple"):
@@ -155,6 +163,8 @@ def _check(settings: Settings) -> Settings:
         raise _invalid("regions", "", "at least one name such as eu-central-1")
     if settings.secret and len(settings.secret) < 32:
         raise AppError("CONFIG_INVALID", "BROLLY_SECRET is shorter than 32 characters.")
+    if settings.rate_limit_bypass and len(settings.rate_limit_bypass) < 16:
+        raise AppError("CONFIG_INVALID", "BROLLY_RATE_LIMIT_BYPASS is shorter than 16 characters.")
     _check_mail(settings)
     _check_s3(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):
