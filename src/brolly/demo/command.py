@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from brolly.core.settings import load_settings
-from brolly.demo import blog, people, trail
+from brolly.core.settings import PREFIX, Settings, load_settings
+from brolly.demo import blog, files, people, trail
 from brolly.demo.stage import Demo, DemoFailed, Screen
 
 _START_SECONDS = 3.0  # until a server that was just started can be found
@@ -58,7 +58,16 @@ async def _all_steps(demo: Demo, name: str) -> None:
     demo.screen.print(f"[green]✓[/] connected over stdio: {len(tools)} tools in {size:,} characters")
     await blog.play(demo, name)
     await people.play(demo)
+    await files.play(demo)
     await trail.play(demo)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """The server's settings: that folder, and the bucket if one is set."""
+    settings = load_settings(home=home)
+    given = {f.name: getattr(settings, f.name) for f in fields(Settings) if f.name.startswith("s3_")}
+    bucket = {f"{PREFIX}{name.upper()}": str(value) for name, value in given.items() if value != ""}
+    return {"BROLLY_HOME": str(home), **(bucket if settings.s3_bucket else {})}
 
 
 async def run_demo(demo: Demo, name: str) -> str | None:
@@ -66,9 +75,7 @@ async def run_demo(demo: Demo, name: str) -> str | None:
     from mcp import StdioServerParameters
     from mcp.client.stdio import stdio_client
 
-    server = StdioServerParameters(
-        command=sys.executable, args=["-m", "brolly", "mcp"], env={"BROLLY_HOME": str(demo.home)}
-    )
+    server = StdioServerParameters(command=sys.executable, args=["-m", "brolly", "mcp"], env=_environment(demo.home))
     # What it says on stderr would tear the spinner; what matters is in its answers.
     with Path(os.devnull).open("w") as unheard:  # noqa: ASYNC230 - the null device blocks nobody
         return await _with_client(stdio_client(server, errlog=unheard), demo, name)

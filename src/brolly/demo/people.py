@@ -59,7 +59,8 @@ async def play(demo: Demo) -> None:
         _show(demo, found)
 
 
-async def _ask(http: httpx.AsyncClient, method: str, path: str, **more: Any) -> Any:
+async def ask(http: httpx.AsyncClient, method: str, path: str, **more: Any) -> Any:
+    """What the server answers; raises with its words for anything but success."""
     try:
         answer = await http.request(method, path, **more)
     except httpx.HTTPError as error:
@@ -70,10 +71,18 @@ async def _ask(http: httpx.AsyncClient, method: str, path: str, **more: Any) -> 
     return body
 
 
+def _account(name: str) -> dict[str, str]:
+    return {"email": f"{name.lower()}@example.com", "password": _PASSWORD}
+
+
 async def _sign_up(demo: Demo, http: httpx.AsyncClient, name: str) -> Person:
-    who = {"email": f"{name.lower()}@example.com", "password": _PASSWORD}
-    await _ask(http, "POST", f"/auth/{demo.app_id}/signup", json=who)
-    session = await _ask(http, "POST", f"/auth/{demo.app_id}/login", json=who)
+    await ask(http, "POST", f"/auth/{demo.app_id}/signup", json=_account(name))
+    return await sign_in(demo, http, name)
+
+
+async def sign_in(demo: Demo, http: httpx.AsyncClient, name: str) -> Person:
+    """One of the people, with a token."""
+    session = await ask(http, "POST", f"/auth/{demo.app_id}/login", json=_account(name))
     return Person(name, session["user"]["id"], session["access_token"])
 
 
@@ -83,7 +92,7 @@ async def _write(demo: Demo, http: httpx.AsyncClient, person: Person) -> None:
         {"op": "insert", "table": "users", "values": {"name": person.name}},
         {"op": "insert", "table": "posts", "values": posts},
     ]
-    done = await _ask(http, "POST", f"/v1/{demo.app_id}/batch", json={"steps": steps}, headers=person.headers)
+    done = await ask(http, "POST", f"/v1/{demo.app_id}/batch", json={"steps": steps}, headers=person.headers)
     authors = {row["author_id"] for row in done["results"][1]["rows"]}
     demo.expect(
         authors == {person.user_id}, f"{person.name} stored {len(posts)} posts; their author comes from the token"
@@ -93,10 +102,10 @@ async def _write(demo: Demo, http: httpx.AsyncClient, person: Person) -> None:
 async def _look(demo: Demo, http: httpx.AsyncClient, person: Person) -> Mapping[str, set[str]]:
     """The titles of posts that each door gives; of those that change rows, the drafts that it reached."""
     rows = f"/v1/{demo.app_id}"
-    listed = await _ask(http, "GET", f"{rows}/posts?select=title", headers=person.headers)
-    users = await _ask(http, "GET", f"{rows}/users?select=name,posts(title)", headers=person.headers)
+    listed = await ask(http, "GET", f"{rows}/posts?select=title", headers=person.headers)
+    users = await ask(http, "GET", f"{rows}/users?select=name,posts(title)", headers=person.headers)
     change = {"op": "update", "table": "posts", "values": {"published": False}, "filters": {"published": "is.false"}}
-    done = await _ask(http, "POST", f"{rows}/batch", json={"steps": [change]}, headers=person.headers)
+    done = await ask(http, "POST", f"{rows}/batch", json={"steps": [change]}, headers=person.headers)
     told = await demo.call("select_rows", table="posts", select="title", as_role="user", as_user=person.user_id)
     answers = (listed, [post for user in users for post in user["posts"]], done["results"][0]["rows"], told["rows"])
     return {door: {row["title"] for row in answer} for door, answer in zip(DOORS, answers, strict=True)}
