@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def package(name: str, version: str) -> Path:
             said = _install(fresh, f"{name}@{version}", environment)
             if not said:
                 # Another run may have been faster; a folder is put in place whole.
-                if not place.exists():
+                with suppress(OSError):
                     fresh.rename(place)
                 break
             shutil.rmtree(fresh, ignore_errors=True)
