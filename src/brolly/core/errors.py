@@ -83,6 +83,7 @@ CODES: Mapping[str, Code] = {
     "RLS_TYPE_MISMATCH": Code(400, "Cast current_user_id() to the column's type, for example user_id = current_user_id()::uuid, then repeat manage_rls create_policy.", "A policy's expression compares values of different types."),
     "RLS_INVALID_EXPRESSION": Code(400, "Correct the expression; manage_schema get shows the columns, manage_rls list the policies that work.", "The database cannot read the policy's expression."),
     "RLS_UNSAFE_EXPRESSION": Code(400, "Use only columns, operators, current_user_id() and sub-selects in manage_rls create_policy.", "A policy's expression uses something that could undo the protection."),
+    "FUNCTION_RAISED": Code(400, "The app's own function refused the call, for the reason in the message; manage_schema get shows its body.", "A function of the app raised an exception; with SQLSTATE PT and three digits, those are the HTTP status."),
     # What lies outside this process.
     "EXTERNAL_DB_ERROR": Code(503, "Wait a few seconds and repeat the same call (manage_app list shows whether all is well again); if it persists, ask the operator to run brolly status.", "The database does not answer at the moment.", ws_close=1013),
     "DATABASE_TIMEOUT": Code(504, "Narrow the query with filters and a smaller limit in select_rows, or add an index with manage_schema apply.", "The statement took too long, or waited too long for a lock, and was ended.", ws_close=1013),
@@ -109,6 +110,7 @@ class AppError(Exception):
         remediation: str | None = None,
         details: Any = None,
         retry_after: int | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -116,11 +118,12 @@ class AppError(Exception):
         self.remediation = remediation or CODES[code].remediation
         self.details = details
         self.retry_after = retry_after
+        self._status = status
 
     @property
     def status(self) -> int:
-        """The HTTP status of this error's code."""
-        return CODES[self.code].status
+        """The HTTP status: of this error's code, unless the app itself chose one."""
+        return self._status or CODES[self.code].status
 
 
 def error_body(error: AppError, public_url: str = "") -> dict[str, Any]:

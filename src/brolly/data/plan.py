@@ -131,6 +131,11 @@ def plan_read(request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
     return _plan(find_table(snapshot, request.table), request, snapshot)
 
 
+def plan_of(table: Table, request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
+    """As ``plan_read``, of that table."""
+    return _plan(table, request, snapshot)
+
+
 def _plan(table: Table, request: ReadRequest, snapshot: Snapshot) -> ReadPlan:
     request = replace(request, select=_counted(table, request.select))
     embeddings = {e: _embedding(table, e, snapshot) for e in request.select if isinstance(e, Embed)}

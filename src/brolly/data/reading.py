@@ -14,6 +14,8 @@ from brolly.data.visit import Visit, by_id, no_row, opened, plan_rows, refuse_wo
 
 MAX_BYTES = 16 * 1024 * 1024
 """Most bytes of rows in one page; what does not fit is the next page's."""
+MAX_VALUES = 10_000
+"""Most values of a function that answers plain ones, which have no pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,14 @@ async def read_page(at: Visit, asked: RowsQuery) -> RowsPage:
             return _empty(plan, counting)
         raise await service.explain_read(at.deps, at.app, at.who, plan, error) from error
     if row["found"] and not row["shown"] and plan.limit:
-        raise _too_large(plan)
+        raise too_large(plan)
     more = row["found"] > row["shown"] and plan.limit > 0
     after = cursor.write(plan, json.loads(row["last"])) if more and keys and row["last"] else None
     return RowsPage(row["body"], row["shown"], more, plan.offset, plan.names, total, after)
 
 
-def _too_large(plan: ReadPlan) -> AppError:
+def too_large(plan: ReadPlan) -> AppError:
+    """The error for one row that is longer than a page may be."""
     return AppError(
         "REQUEST_TOO_LARGE",
         f"A row of {plan.table.name} with all that was asked for is longer than an answer may be ({MAX_BYTES} bytes).",
@@ -91,5 +94,5 @@ async def read_one(at: Visit, asked: RowsQuery, row_id: str) -> RowsPage:
     except AppError as error:
         raise await service.explain_read(at.deps, at.app, at.who, plan, error) from error
     if not row["shown"]:
-        raise _too_large(plan) if row["found"] else no_row(table)
+        raise too_large(plan) if row["found"] else no_row(table)
     return RowsPage(row["body"], 1, False, 0, plan.names)

@@ -26,12 +26,12 @@ from brolly.data.writing import Changed
 from brolly.endpoint import caller_of, deps_of
 
 _VARY = "Authorization, Accept, X-Butterbase-As-Role, X-Butterbase-As-User"
-_READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": _VARY}
+READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": _VARY}
 
 Handler = Callable[[Request, Visit, RowsQuery], Awaitable[Response]]
 
 
-async def _visit(request: Request) -> Visit:
+async def visit_of(request: Request) -> Visit:
     """Who uses which app's data, from the path and the headers that choose a role."""
     headers = request.headers
     role, user = headers.get("x-butterbase-as-role") or None, headers.get("x-butterbase-as-user") or None
@@ -43,7 +43,7 @@ def _endpoint(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[
         app_id, table = request.path_params["app_id"], request.path_params["table"]
         if not app_id.startswith("app_") or table in ROUTE_WORDS:
             raise HTTPException(404)
-        headers, at = request.headers, await _visit(request)
+        headers, at = request.headers, await visit_of(request)
         pairs = request.query_params.multi_items()
         ranged = headers.get("range", "") if request.method == "GET" else ""
         asked = parse_query(table, pairs, ",".join(headers.getlist("prefer")), ranged)
@@ -53,7 +53,8 @@ def _endpoint(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[
     return run
 
 
-async def _body(request: Request) -> Any:
+async def body_of(request: Request) -> Any:
+    """The body as JSON, or the rows of CSV."""
     raw = await request.body()
     if _has_csv(request):
         return tabular.read(raw)
@@ -85,13 +86,17 @@ def _rows(request: Request, body: bytes, names: tuple[str, ...], status: int, he
 
 
 async def _list(request: Request, at: Visit, asked: RowsQuery) -> Response:
-    page = await reading.read_page(at, asked)
+    return listed(request, at, asked, await reading.read_page(at, asked))
+
+
+def listed(request: Request, at: Visit, asked: RowsQuery, page: RowsPage) -> Response:
+    """The answer that a page of rows is."""
     count = page.shown + (page.more and not asked.request.limited)
     if asked.preferences.single and count != 1:
         raise not_single(count)
     total = "*" if page.total is None else str(page.total)
     span = f"{page.offset}-{page.offset + page.shown - 1}" if page.shown else "*"
-    headers = {**_READ_HEADERS, "Content-Range": f"{span}/{total}"}
+    headers = {**READ_HEADERS, "Content-Range": f"{span}/{total}"}
     if page.more:
         headers["Link"] = f'<{_next_page(request, at, asked, page)}>; rel="next"'
         if page.next:
@@ -113,7 +118,7 @@ async def _get(request: Request, at: Visit, asked: RowsQuery) -> Response:
     page = await reading.read_one(at, asked, request.path_params["id"])
     body = page.body if _wants_csv(request) else page.body[1:-1]
     tag = f'W/"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
-    headers = {**_READ_HEADERS, "ETag": tag}
+    headers = {**READ_HEADERS, "ETag": tag}
     known = [part.strip() for part in request.headers.get("if-none-match", "").split(",")]
     if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)
@@ -122,7 +127,7 @@ async def _get(request: Request, at: Visit, asked: RowsQuery) -> Response:
 
 async def _create(request: Request, at: Visit, asked: RowsQuery) -> Response:
     await writing.require_door(at, asked.request.table)
-    given = await _body(request)
+    given = await body_of(request)
     rows = cast("list[Any]", given) if isinstance(given, list) else [given]
     if len(rows) > MAX_STORED:
         raise too_many_rows()
@@ -164,7 +169,7 @@ def _applied(asked: RowsQuery) -> dict[str, str]:
 
 
 async def _values(request: Request) -> dict[str, Any]:
-    given = await _body(request)
+    given = await body_of(request)
     if not isinstance(given, dict):
         raise refuse("The body must be a JSON object with the columns to change.")
     return cast("dict[str, Any]", given)
@@ -205,24 +210,24 @@ async def _remove_one(request: Request, at: Visit, asked: RowsQuery) -> Response
 
 
 async def _batch(request: Request) -> Response:
-    at = await _visit(request)
+    at = await visit_of(request)
     writing.require_writing(at)
     if request.query_params:
         raise refuse("A batch takes no query parameters; filters stand in its steps.")
-    return Response(await batch.run(at, batch.parse(await _body(request))), media_type="application/json")
+    return Response(await batch.run(at, batch.parse(await body_of(request))), media_type="application/json")
 
 
 _COLLECTION: Mapping[str, Handler] = {"GET": _list, "POST": _create, "PATCH": _change, "DELETE": _remove}
 _SINGLE: Mapping[str, Handler] = {"GET": _get, "PATCH": _change_one, "DELETE": _remove_one}
 # Small answers gain nothing from compression; the highest levels cost more time than they save.
-_MIDDLEWARE = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=4)]
+MIDDLEWARE = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=4)]
 
 
 def _route(path: str, handlers: Mapping[str, Handler]) -> Route:
-    return Route(path, _endpoint(handlers), methods=list(handlers), middleware=_MIDDLEWARE)
+    return Route(path, _endpoint(handlers), methods=list(handlers), middleware=MIDDLEWARE)
 
 
-routes = [Route("/v1/{app_id}/batch", _batch, methods=["POST"], middleware=_MIDDLEWARE)]
+routes = [Route("/v1/{app_id}/batch", _batch, methods=["POST"], middleware=MIDDLEWARE)]
 
 # Matched after every other feature's routes: a table may have any other name.
 last_routes = [_route("/v1/{app_id}/{table}", _COLLECTION), _route("/v1/{app_id}/{table}/{id}", _SINGLE)]

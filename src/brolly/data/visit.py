@@ -12,7 +12,7 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.data import cursor, service
 from brolly.data.budget import fit
-from brolly.data.plan import UUID, Condition, ReadPlan, plan_read
+from brolly.data.plan import UUID, Condition, ReadPlan, plan_of, plan_read
 from brolly.data.query_string import RowsQuery, invalid_filters, refuse
 from brolly.data.request import is_storable, shown
 from brolly.data.tables import find_table
@@ -80,11 +80,11 @@ def discreet(error: AppError) -> AppError:
     return AppError(error.code, message, details=kept or None)
 
 
-def plan_rows(at: Visit, tables: Snapshot, asked: RowsQuery) -> ReadPlan:
-    """The plan; one error names all filters that are wrong."""
+def plan_rows(at: Visit, tables: Snapshot, asked: RowsQuery, table: Table | None = None) -> ReadPlan:
+    """The plan, of ``table`` where the name is not that of one; one error names all filters that are wrong."""
     wrong = list(asked.problems)
     try:
-        plan = plan_read(asked.request, tables)
+        plan = plan_of(table, asked.request, tables) if table else plan_read(asked.request, tables)
     except AppError as error:
         error = error if at.who.account_id else discreet(error)
         found = dict(error.details or {}).get("invalidFilters")

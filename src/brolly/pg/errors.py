@@ -80,11 +80,23 @@ def _from_state(error: asyncpg.PostgresError, state: str) -> AppError | None:
         return unavailable()
     if state == "42501" and "current_user_id" in str(error):
         return AppError("AUTH_RLS_REQUIRES_USER_JWT", "This needs a signed-in user.")
+    if state[:2] in ("P0", "PT", "2F"):
+        return _raised(error, state)
     if code := _BY_STATE.get(state):
         return AppError(code, str(error.args[0] if error.args else error), details=_details(error))
     if state[:2] == "22" or (state == "42601" and str(error).startswith(_NO_TSVECTOR)):
         return AppError("VALIDATION_INVALID_INPUT", str(error.args[0]), details=_details(error))
     return None
+
+
+def _raised(error: asyncpg.PostgresError, state: str) -> AppError:
+    """What a function of the app says by ``raise``; its author chose the words, and may choose the status."""
+    facts = {"pg_code": state}
+    for name in ("detail", "hint"):
+        if said := getattr(error, name, None):
+            facts[name] = said
+    chosen = int(state[2:]) if re.fullmatch("PT[45][0-9]{2}", state) else None
+    return AppError("FUNCTION_RAISED", str(error.args[0] if error.args else ""), details=facts, status=chosen)
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def _end_of_escapes(text: str, at: int) -> int:
 
 # Refused whatever their volatility says: they change settings, read files or other sessions,
 # run a text as SQL, or reach another server.
-_DENIED = (
+DENIED = (
     r"^(set_config|dblink.*|lo_.*|lo(read|write)|pg_(read|write|stat)_(binary_)?file.*|pg_ls_.*|pg_file_.*"
     r"|pg_execute_server_program|pg_reload_conf|pg_rotate_logfile|pg_(terminate|cancel)_backend|pg_sleep.*|pg_notify"
     r"|pg_(try_)?advisory_.*|pg_stat_get_(activity|backend.*|wal.*|progress.*)|pg_stat_reset.*|pg_stat_statements.*"
@@ -198,7 +198,7 @@ async def unsafe_functions(conn: Connection, trees: str, *args: object) -> list[
     ``pg_constraint.conbin``, ``pg_attrdef.adbin``) cast to text, and ``args`` its values.
     Roll the transaction back when the answer is not empty.
     """
-    query = _UNSAFE.format(trees=trees, denied=_DENIED, harmless=_HARMLESS, types=_DENIED_TYPES)
+    query = _UNSAFE.format(trees=trees, denied=DENIED, harmless=_HARMLESS, types=_DENIED_TYPES)
     return [row["proname"] for row in await conn.fetch(query, *args)]
 
 
@@ -213,19 +213,22 @@ class Refusal:
     column: str | None = None
     constraint: str | None = None
     depends: str | None = None
+    position: int | None = None
 
 
 # A connection, a lock or a time limit says nothing about the statement: these pass on as they are.
 _NOT_OURS = ("08", "40", "53", "55", "57", "58", "XX")
 
 
-async def refusal_of(conn: Connection, statement: str) -> Refusal | None:
+async def refusal_of(conn: Connection, statement: str, *, single: bool = False) -> Refusal | None:
     """Run a statement that changes structure; None when it ran, else what Postgres has against it.
+
+    ``single``: in the form of the protocol in which Postgres itself takes no second statement with it.
 
     After a refusal the transaction is over, up to the savepoint that the caller set.
     """
     try:
-        await conn.execute(statement)
+        await (conn.fetch(statement) if single else conn.execute(statement))
     except asyncpg.PostgresError as error:
         state = error.sqlstate or ""
         if state[:2] in _NOT_OURS:
@@ -240,5 +243,6 @@ async def refusal_of(conn: Connection, statement: str) -> Refusal | None:
             facts.column_name,
             facts.constraint_name,
             facts.detail if state[:2] in ("2B", "0A") else None,
+            int(facts.position) if facts.position else None,
         )
     return None

@@ -5,21 +5,46 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from brolly.pg.catalog import Column, ForeignKey, Index, Snapshot, Table
-from brolly.schema.document import Known
+from brolly.pg.catalog import Column, ForeignKey, Function, Index, Snapshot, Table
+from brolly.schema.names import Known
 from brolly.schema.outcome import column_type, document_index
+from brolly.schema.routines import ROLES, bare_text, returns_of
 from brolly.schema.statements import fit
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:
-    """The document of all tables."""
-    return {"tables": {name: _table(table) for name, table in snapshot.tables.items()}}
+    """The document of all tables, views and functions; what it has no words for is left out."""
+    found: dict[str, Any] = {"tables": {name: _table(table) for name, table in snapshot.tables.items()}}
+    if views := {n: {"query": t.view.query} for n, t in snapshot.views.items() if t.view and t.view.plain}:
+        found["views"] = views
+    alone = {name: found[0] for name, found in snapshot.functions.items() if len(found) == 1}
+    if functions := {n: _function(f) for n, f in alone.items() if f.plain and not (f.definer or f.settings)}:
+        found["functions"] = functions
+    return found
+
+
+def _function(now: Function) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for argument in now.arguments:
+        kind = bare_text(argument.value.type)
+        arguments[argument.name] = kind if argument.default is None else {"type": kind, "default": argument.default}
+    found: dict[str, Any] = {"arguments": arguments} if arguments else {}
+    found |= {"returns": returns_of(now).sql, "language": now.language, "body": now.body}
+    found["volatility"] = now.volatility
+    if exposed := [name for name, role in ROLES.items() if role in now.roles and name != "service"]:
+        found["expose"] = exposed
+    return found
 
 
 def known(snapshot: Snapshot) -> Known:
     """What the tables have that the document's own grammar has no words for."""
     columns = [column for table in snapshot.tables.values() for column in table.columns.values()]
-    return Known(frozenset(c.type for c in columns), frozenset(c.default for c in columns if c.default is not None))
+    arguments = [a for found in snapshot.functions.values() for f in found for a in f.arguments]
+    defaults = [*(c.default for c in columns), *(a.default for a in arguments)]
+    columns += [a.value for a in arguments]
+    for found in snapshot.functions.values():
+        columns += [c for f in found for c in (*f.columns.values(), *([f.value] if f.value else []))]
+    return Known(frozenset(c.type for c in columns), frozenset(d for d in defaults if d is not None))
 
 
 def _table(table: Table) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from brolly.schema.document import Table as TableSpec
 from brolly.schema.outcome import outcomes
 from brolly.schema.plan import Block, Loss, Phase, Plan, Step
 from brolly.schema.probe import Place
+from brolly.schema.routine_diff import RoutineDiff
 from brolly.schema.statements import (
     add_constraint,
     column_clause,
@@ -53,6 +54,7 @@ class _Diff:
         }
         self.names = names
         self.foreign_keys_gone: set[tuple[str, str]] = set()
+        self.routines = RoutineDiff(document, snapshot, texts)
 
     def plan(self) -> Plan:
         losses = [Loss(table.name) for table in self.dropped]
@@ -65,6 +67,7 @@ class _Diff:
             self.steps += diff.steps
         self._drop_tables()
         self._create_tables()
+        self.steps = [*map(self.routines.guarded, self.steps), *self.routines.steps()]
         # Sorting is stable: within a phase the document's order holds.
         return Plan(sorted(self.steps, key=lambda step: step.phase), self._kept(), losses)
 
@@ -284,7 +287,7 @@ class _Diff:
         for what, group in groups.items():
             if filled := {name: names for name, names in group.items() if names}:
                 kept[what] = filled
-        return kept
+        return kept | self.routines.kept()
 
 
 def _guarded(step: Step, table: str, key: Key, users: list[str]) -> Step:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -20,16 +18,18 @@ from pydantic import (
 
 from brolly.core.reserved import ROUTE_WORDS
 from brolly.pg.expression import one_expression
-from brolly.schema.defaults import Default, parse_default
+from brolly.schema.defaults import Default
+from brolly.schema.names import Known, Name, known, read_default
 from brolly.schema.problems import Problem, problems_of, refuse
+from brolly.schema.routines import AnyView, Function, View
 from brolly.schema.types import ColumnType, parse_type
 
 MAX_TABLES = 50
 MAX_ENTRIES = 20_000
 MAX_COLUMNS = 200
 MAX_INDEXES = 50
-_NAME = re.compile(r"[a-z_][a-z0-9_]*")
-_MAX_NAME = 63  # bytes; Postgres would cut a longer one without a word
+MAX_VIEWS = 50
+MAX_FUNCTIONS = 100
 
 # Operator classes by method; the default class of a type need not be named.
 OPCLASSES: Mapping[str, Set[str]] = {
@@ -42,50 +42,10 @@ OPCLASSES: Mapping[str, Set[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What an app has that documents cannot express, as Postgres prints it. Such a text is accepted
-    as it stands, so that what was read can be applied again."""
-
-    types: Set[str] = frozenset()
-    defaults: Set[str] = frozenset()
-
-
-def _known(info: ValidationInfo) -> Known:
-    return cast(Known, info.context) if info.context else Known()
-
-
-def check_name(name: str) -> str:
-    """The name, if it is one that needs no care anywhere."""
-    if not _NAME.fullmatch(name):
-        near = re.sub(r"[^a-z0-9_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
-        hint = f"; did you mean {near}?" if near and _NAME.fullmatch(near) else ""
-        raise ValueError(f"{name!r} is not a name: lower-case letters, digits and _, not starting with a digit{hint}")
-    if len(name) > _MAX_NAME:
-        raise ValueError(f"the name has {len(name)} characters, {_MAX_NAME} are allowed")
-    return name
-
-
 def _type(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         raise ValueError('must be a text such as "uuid" or "varchar(20)"')
-    return parse_type(value, _known(info).types)
-
-
-def _default(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, bool):
-        value = "true" if value else "false"
-    elif isinstance(value, int | float):
-        value = repr(value)
-    elif isinstance(value, dict | list):
-        raise ValueError("write a JSON default as SQL in single quotes, for example \"'{}'::jsonb\"")
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError("must be a text with a literal or a function call")
-    if value in _known(info).defaults:
-        return Default(value, value)
-    return parse_default(value)
+    return parse_type(value, known(info).types)
 
 
 def _references(value: Any) -> Any:
@@ -105,7 +65,6 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-Name = Annotated[str, AfterValidator(check_name)]
 Expression = Annotated[str, AfterValidator(one_expression)]
 Rule = Annotated[Literal["NO ACTION", "CASCADE", "SET NULL", "SET DEFAULT", "RESTRICT"], BeforeValidator(_word)]
 Method = Annotated[Literal["btree", "hash", "gist", "gin", "hnsw", "ivfflat"], BeforeValidator(_lower)]
@@ -130,7 +89,7 @@ class Column(_Node):
     type: Annotated[ColumnType, BeforeValidator(_type)]
     primary_key: bool = Field(False, alias="primaryKey")
     nullable: bool | None = None
-    default: Annotated[Default | None, BeforeValidator(_default)] = None
+    default: Annotated[Default | None, BeforeValidator(read_default)] = None
     unique: bool = False
     references: Annotated[References | None, BeforeValidator(_references)] = None
 
@@ -216,23 +175,26 @@ class Document(_Node):
 
     tables: dict[Name, Table] = Field(default_factory=dict[str, Table])
     drop: list[Name] = Field(default_factory=list[str], alias="_drop")
+    views: dict[Name, AnyView] = Field(default_factory=dict[str, View], max_length=MAX_VIEWS)
+    functions: dict[Name, Function] = Field(default_factory=dict[str, Function], max_length=MAX_FUNCTIONS)
+    drop_views: list[Name] = Field(default_factory=list[str], alias="_dropViews")
+    drop_functions: list[Name] = Field(default_factory=list[str], alias="_dropFunctions")
 
 
-def parse_document(raw: Any, known: Known | None = None) -> Document:
+def parse_document(raw: Any, there: Known | None = None) -> Document:
     """The document, or one error that lists everything wrong with it."""
     problems: list[Problem] = []
     document: Document | None = None
     if _is_larger(raw, MAX_ENTRIES):
         raise refuse([Problem("", f"the document has more than {MAX_ENTRIES} entries; apply it in parts")])
     try:
-        document = Document.model_validate(raw, context=known)
+        document = Document.model_validate(raw, context=there)
     except ValidationError as error:
         problems = problems_of(error)
-    names: Mapping[str, Any] = {}
-    if isinstance(raw, Mapping):
-        tables: Any = cast(Mapping[str, Any], raw).get("tables")
-        names = cast(Mapping[str, Any], tables) if isinstance(tables, Mapping) else {}
-    problems += [problem for name in names if (problem := _reserved(name))]
+    for kind in ("tables", "views", "functions"):
+        given: Any = cast(Mapping[str, Any], raw).get(kind) if isinstance(raw, Mapping) else None
+        names = cast(Mapping[str, Any], given if isinstance(given, Mapping) else {})
+        problems += [problem for name in names if (problem := _reserved(kind, name))]
     if document is not None:
         problems += _clashes(document)
     if document is None or problems:
@@ -257,15 +219,20 @@ def _is_larger(raw: Any, most: int) -> bool:
     return False
 
 
-def _reserved(name: str) -> Problem | None:
+def _reserved(kind: str, name: str) -> Problem | None:
     why = ""
-    if name.startswith("_") or name.startswith("pg_"):
+    if kind == "functions" and name in _OURS:
+        why = "this function is the platform's"
+    elif name.startswith("_") or name.startswith("pg_"):
         why = "names that start with _ or pg_ belong to the platform"
     elif name == "public":
         why = "this is the name of the schema that all tables are in"
-    elif name in ROUTE_WORDS:
+    elif name in ROUTE_WORDS and kind != "functions":
         why = f"the data API could not reach it: /v1/{{app_id}}/{name} is a route of the platform; choose another name"
-    return Problem(f"tables.{name}", why, "VALIDATION_RESERVED_TABLE") if why else None
+    return Problem(f"{kind}.{name}", why, "VALIDATION_RESERVED_TABLE") if why else None
+
+
+_OURS = frozenset(("current_user_id", "uuid_generate_v4"))
 
 
 def _clashes(document: Document) -> list[Problem]:
@@ -278,8 +245,18 @@ def _clashes(document: Document) -> list[Problem]:
         for name in document.drop
         if name.startswith("_")
     ]
-    # Tables and indexes share one space of names in Postgres.
+    for given, dropped, key in (
+        (document.views, document.drop_views, "_dropViews"),
+        (document.functions, document.drop_functions, "_dropFunctions"),
+    ):
+        both = sorted(given.keys() & set(dropped))
+        problems += [Problem(f"{key}.{name}", f"it is described and named in {key}; keep one of them") for name in both]
+    # Tables, views and indexes share one space of names in Postgres.
     owners = {name: f"tables.{name}" for name in document.tables}
+    for view in document.views:
+        if view in owners:
+            problems.append(Problem(f"views.{view}", f"the name is taken by {owners[view]}"))
+        owners.setdefault(view, f"views.{view}")
     for table, spec in document.tables.items():
         for index in spec.indexes:
             path = f"tables.{table}.indexes.{index}"

@@ -11,6 +11,7 @@ from typing import Any
 class Phase(IntEnum):
     """The order of steps: what others stand on goes last and comes first."""
 
+    DROP_ROUTINES = -1
     DROP_FOREIGN_KEYS = 0
     DROP_CONSTRAINTS = 1
     DROP_INDEXES = 2
@@ -24,6 +25,8 @@ class Phase(IntEnum):
     # A foreign key may rest on a unique index.
     ADD_INDEXES = 10
     ADD_FOREIGN_KEYS = 11
+    # Views and functions, in the order in which they use each other.
+    CREATE_ROUTINES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,21 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """SQL of the owner's own in a statement: where the document has it, and where in the statement it begins.
+    Of a ``view``, what was stored has to be looked at."""
+
+    path: str
+    text: str
+    at: int
+    view: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One statement. ``undo`` is its inverse; empty when there is none.
 
-    ``joins`` names the tables of which it must see every row.
+    ``joins`` names the tables of which it must see every row; ``written`` is what the owner wrote in it.
     """
 
     phase: Phase
@@ -62,6 +76,7 @@ class Step:
     block: Block | None = None
     rows: Rows | None = None
     joins: tuple[str, ...] = ()
+    written: Written | None = None
 
 
 @dataclass(frozen=True, slots=True)

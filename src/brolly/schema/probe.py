@@ -19,7 +19,7 @@ from brolly.schema.problems import Problem
 from brolly.schema.statements import add_constraint, alter_column, create_table
 from brolly.schema.types import ColumnType
 
-Kind = Literal["default", "check", "using"]
+Kind = Literal["default", "check", "using", "view"]
 Place = tuple[str, Kind, str]
 """Table, kind of expression, and the column's or check's name."""
 

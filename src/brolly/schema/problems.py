@@ -15,10 +15,13 @@ from brolly.schema.shapes import column_on_table, must_be_object
 
 # The keys of each kind of object in a document, as its author writes them.
 _KEYS: dict[str, tuple[str, ...]] = {
-    "document": ("tables", "_drop"),
+    "document": ("tables", "views", "functions", "_drop", "_dropViews", "_dropFunctions"),
     "table": ("columns", "indexes", "primaryKey", "checks", "_dropColumns", "_dropIndexes", "_alterType"),
     "column": ("type", "primaryKey", "nullable", "default", "unique", "references"),
     "index": ("columns", "unique", "method", "opclass"),
+    "view": ("query",),
+    "function": ("arguments", "returns", "language", "body", "volatility", "expose"),
+    "argument": ("type", "default"),
     "references": ("table", "column", "onDelete", "onUpdate"),
 }
 
@@ -38,6 +41,16 @@ _OBSOLETE = {
     ("table", "foreignKeys"): "use references on the column",
     ("table", "unique"): 'use "unique": true on the column, or a unique index for several columns',
     ("document", "_dropTables"): "use _drop",
+    ("view", "sql"): "use query",
+    ("view", "definition"): "use query",
+    ("view", "security_invoker"): "leave it out: views always run with the rights of who reads them",
+    ("function", "args"): "use arguments",
+    ("function", "parameters"): "use arguments",
+    ("function", "return_type"): "use returns",
+    ("function", "definition"): "use body",
+    ("function", "roles"): "use expose",
+    ("function", "_drop"): 'name the function in "_dropFunctions": ["f"] beside "functions"',
+    ("view", "_drop"): 'name the view in "_dropViews": ["v"] beside "views"',
 }
 MOST_PROBLEMS = 100
 
@@ -93,6 +106,10 @@ def _kind(loc: list[str]) -> str:
     """The kind of object that the last part of the path is a key of."""
     if len(loc) == 1:
         return "document"
+    if loc[0] == "views":
+        return "view"
+    if loc[0] == "functions":
+        return "argument" if loc[2:3] == ["arguments"] else "function"
     if len(loc) == 3:
         return "table"
     if loc[4:5] and loc[-2] == "references":

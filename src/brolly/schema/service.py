@@ -17,7 +17,6 @@ from brolly.core.times import iso
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.pg.catalog import Snapshot
-from brolly.pg.expression import refusal_of
 from brolly.pg.identifiers import quote
 from brolly.pg.pool import Connection
 from brolly.pg.session import as_caller
@@ -26,12 +25,13 @@ from brolly.registry import App
 from brolly.schema.description import describe, known, open_tables
 from brolly.schema.diff import make_plan
 from brolly.schema.document import Document, parse_document
-from brolly.schema.failures import migration_failed, steps_blocked
+from brolly.schema.failures import steps_blocked
 from brolly.schema.outcome import Outcome, outcomes, review
 from brolly.schema.plan import Block, Loss, Plan, Rows, Step
 from brolly.schema.probe import ask
 from brolly.schema.problems import refuse
 from brolly.schema.questions import questions
+from brolly.schema.trial import printed_queries, run_step, try_out
 from brolly.schema.typescript import typescript
 from brolly.schema.widened import widened
 
@@ -44,7 +44,7 @@ _SETTINGS = (
 
 _SHAPE = (
     "{tables:{t:{columns:{c:{type,primaryKey?,nullable?,default?,unique?,references?}},indexes?,primaryKey?,checks?,"
-    "_dropColumns?,_dropIndexes?,_alterType?}},_drop?:[t]}"
+    "_dropColumns?,_alterType?}},views?,functions?,_drop?}"
 )
 
 
@@ -109,10 +109,11 @@ async def dry_run(deps: Deps, caller: Caller, params: Preview) -> dict[str, Any]
     async with _structure(deps, app) as conn:
         draft = await _draft(conn, params.document)
         plan = await _measured(deps, caller, app, draft.plan)
+        warnings = draft.warnings(app) + await try_out(conn, plan)
     if not plan.steps:
-        return _up_to_date(plan, draft.warnings(app))
+        return _up_to_date(plan, warnings)
     statements = [_preview(step) for step in plan.steps]
-    return {"dry_run": True, "applied": len(statements), "statements": statements} | _notes(plan, draft.warnings(app))
+    return {"dry_run": True, "applied": len(statements), "statements": statements} | _notes(plan, warnings)
 
 
 def _preview(step: Step) -> dict[str, Any]:
@@ -178,8 +179,7 @@ async def _take(conn: Connection, plan: Plan, forced: frozenset[str]) -> None:
         for name in sorted(forced.intersection(step.joins) - unbound):
             unbound.add(name)
             await conn.execute(f"alter table {quote(name)} no force row level security")
-        if refused := await refusal_of(conn, step.sql):
-            raise migration_failed(step, refused)
+        await run_step(conn, step)
     for name in sorted(unbound):
         await conn.execute(f"alter table {quote(name)} force row level security")
 
@@ -245,7 +245,7 @@ async def _draft(conn: Connection, raw: Any) -> _Draft:
     if answers.problems:
         raise refuse(answers.problems)
     forced = frozenset(table.name for table in snapshot.tables.values() if table.rls_forced)
-    plan = make_plan(document, snapshot, answers.texts)
+    plan = make_plan(document, snapshot, answers.texts | await printed_queries(conn, document, snapshot))
     return _Draft(document, after, plan, _losses(document, snapshot), forced, widened(document, snapshot))
 
 

@@ -30,12 +30,27 @@ def must_be_object(loc: list[str], given: Any) -> str:
     """What is wrong with a value that should be an object."""
     if given is None and (removal := _removal(loc)):
         return f"null does not remove it; to remove it: {removal}"
+    if loc[:1] in (["views"], ["functions"]):
+        return _routine(loc)
     example = _repaired(loc, given) or _OBJECTS.get(len(loc)) or _BELOW_TABLE.get((loc[2], len(loc)))
     return "must be an object" + (f", such as {example}" if example else "")
 
 
+_VIEW = '{"query": "select id, title from posts"}'
+_FUNCTION = '{"arguments": {"q": "text"}, "returns": "setof posts", "body": "select * from posts where title = q"}'
+
+
+def _routine(loc: list[str]) -> str:
+    one = _VIEW if loc[0] == "views" else _FUNCTION
+    if len(loc) <= 2:
+        return "must be an object, such as " + (f'{{"name": {one}}}' if len(loc) == 1 else one)
+    return 'must be an object, such as {"q": "text"}'
+
+
 def _removal(loc: list[str]) -> str:
     name = json.dumps([loc[-1]]) if loc else ""
+    if len(loc) == 2 and loc[0] in ("views", "functions"):
+        return f'"_drop{loc[0].capitalize()}": {name} beside "{loc[0]}"'
     if len(loc) == 2:
         return f'"_drop": {name} beside "tables"'
     if len(loc) == 4 and loc[2] in ("columns", "indexes"):
