@@ -44,7 +44,12 @@ def generated(examples: int) -> Any:
             max_examples=examples,
             deadline=None,
             database=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[
+                HealthCheck.function_scoped_fixture,
+                HealthCheck.too_slow,
+                HealthCheck.data_too_large,
+                HealthCheck.filter_too_much,
+            ],
         )
         return seed(SEED)(chosen(test))
 

@@ -106,7 +106,7 @@ class Run:
         # A zero byte is told apart elsewhere; credentials come from the client.
         schema.config.generation.update(allow_x00=False, with_security_parameters=False)
         for found in schema.get_all_operations():
-            operation = found.ok()
+            operation: Any = found.ok()  # pyright: ignore[reportAttributeAccessIssue]
             if only not in operation.label:
                 continue
             for mode in modes:
@@ -119,7 +119,7 @@ class Run:
             deadline=None,
             database=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
@@ -133,7 +133,7 @@ class Run:
     def _ask(self, case: Any) -> None:
         made: dict[str, Any] = case.as_transport_kwargs(base_url="http://brolly.test")
         made.pop("cookies", None)
-        request = requests.Request(**made).prepare()
+        request: Any = requests.Request(**made).prepare()
         headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
 
         async def send() -> httpx.Response:
