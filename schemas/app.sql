@@ -23,6 +23,19 @@ create table auth.codes (
 );
 alter table auth.codes owner to administrator;
 
+create table auth.identities (
+    provider text not null,
+    provider_uid text not null,
+    user_id uuid not null,
+    email text,
+    created_at timestamp with time zone not null default now(),
+    last_sign_in_at timestamp with time zone not null default now(),
+    constraint identities_pkey PRIMARY KEY (provider, provider_uid),
+    constraint identities_user_id_provider_key UNIQUE (user_id, provider),
+    constraint identities_user_id_fkey FOREIGN KEY (user_id) REFERENCES auth.users(id) ON DELETE CASCADE
+);
+alter table auth.identities owner to administrator;
+
 create table auth.limits (
     key bytea not null,
     hits integer not null,
@@ -31,6 +44,38 @@ create table auth.limits (
 );
 alter table auth.limits owner to administrator;
 CREATE INDEX limits_until ON auth.limits USING btree (until);
+
+create table auth.oauth_providers (
+    id uuid not null default gen_random_uuid(),
+    provider text not null,
+    client_id text not null,
+    secrets bytea not null,
+    redirect_uris text[] not null,
+    scopes text[] not null,
+    authorization_url text,
+    token_url text,
+    userinfo_url text,
+    provider_metadata jsonb not null default '{}'::jsonb,
+    enabled boolean not null default true,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    constraint oauth_providers_pkey PRIMARY KEY (id),
+    constraint oauth_providers_provider_key UNIQUE (provider)
+);
+alter table auth.oauth_providers owner to administrator;
+
+create table auth.oauth_states (
+    state_hash bytea not null,
+    provider text not null,
+    browser_hash bytea not null,
+    sealed bytea not null,
+    redirect_uri text not null,
+    redirect_to text,
+    expires_at timestamp with time zone not null,
+    constraint oauth_states_pkey PRIMARY KEY (state_hash)
+);
+alter table auth.oauth_states owner to administrator;
+CREATE INDEX oauth_states_expiry ON auth.oauth_states USING btree (expires_at);
 
 create table auth.outbox (
     id bigint not null generated always as identity,
@@ -213,7 +258,10 @@ grant usage on schema brolly to brolly_owner;
 grant usage on schema public to public;
 grant usage on schema storage to brolly_storage;
 grant delete, insert, select, update on table auth.codes to brolly_auth;
+grant delete, insert, select, update on table auth.identities to brolly_auth;
 grant delete, insert, select, update on table auth.limits to brolly_auth;
+grant delete, insert, select, update on table auth.oauth_providers to brolly_auth;
+grant delete, insert, select, update on table auth.oauth_states to brolly_auth;
 grant delete, insert, select, update on table auth.outbox to brolly_auth;
 grant delete, insert, select, update on table auth.recovery_codes to brolly_auth;
 grant delete, insert, select, update on table auth.refresh_tokens to brolly_auth;

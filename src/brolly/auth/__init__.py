@@ -2,7 +2,12 @@
 
 from brolly.auth.openapi import describe_sign_in
 from brolly.auth.routes import routes
-from brolly.auth.tool import MANAGE_AUTH_CONFIG, MANAGE_AUTH_USERS
+from brolly.auth.tool import MANAGE_AUTH_CONFIG, MANAGE_AUTH_USERS, MANAGE_OAUTH
 from brolly.core.slice import Slice
 
-SLICE = Slice("auth", tools=(MANAGE_AUTH_USERS, MANAGE_AUTH_CONFIG), routes=routes, openapi=describe_sign_in)
+SLICE = Slice(
+    "auth",
+    tools=(MANAGE_AUTH_USERS, MANAGE_AUTH_CONFIG, MANAGE_OAUTH),
+    routes=routes,
+    openapi=describe_sign_in,
+)

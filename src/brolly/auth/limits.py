@@ -49,6 +49,8 @@ RULES = {
     "magic": Rule(5, 20),
     "magic_verify": Rule(10, 40, daily=True),
     "mfa": Rule(10, 30, failures=True),
+    "oauth": Rule(30, 0),
+    "oauth_callback": Rule(30, 0),
 }
 
 _COUNT = """

@@ -16,6 +16,7 @@ from pydantic import Field
 from brolly.auth.access import open_app, require_user, users_of
 from brolly.auth.entry import Entry, answer
 from brolly.auth.events import note
+from brolly.auth.identities import has_mailbox
 from brolly.auth.limits import admit, forgive, signed_in
 from brolly.auth.sealing import keyed_hash, seal, unseal
 from brolly.auth.service import Reply
@@ -81,7 +82,7 @@ async def _user(connection: Connection, user_id: str) -> Any:
 
 def _require_confirmed(user: Any) -> None:
     # Otherwise who signed up with another's address could shut the owner of the mailbox out.
-    if not user["email_verified"]:
+    if not user["email_verified"] and has_mailbox(user):
         raise AppError(
             "AUTH_FORBIDDEN",
             "The address must be confirmed before a second factor is set up.",

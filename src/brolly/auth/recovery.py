@@ -13,10 +13,11 @@ import anyio
 from pydantic import Field, model_validator
 
 from brolly.auth.access import open_app, users_of
-from brolly.auth.addresses import normal_address
+from brolly.auth.addresses import mailbox
 from brolly.auth.codes import Kind, redeem
 from brolly.auth.entry import Entry, answer, enter
 from brolly.auth.events import note
+from brolly.auth.identities import prove_mailbox
 from brolly.auth.limits import admit, forgive, right_code
 from brolly.auth.mail import send_code
 from brolly.auth.passwords import check_rules, hash_password
@@ -26,7 +27,6 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
-from brolly.pg.pool import Connection
 from brolly.registry import App
 
 _PACE = 0.1
@@ -78,7 +78,7 @@ async def _send(
 ) -> tuple[App, tuple[int, ...]]:
     """Send a code to the account of that address, if ``where`` holds for it."""
     app = await open_app(deps, params.app_id)
-    email = normal_address(params.email)
+    email = mailbox(params.email)
     await admit(deps, app, caller, rule, email)
     async with _steady():
         # Not durable: what a crash takes is asked for again, and a commit that waits for the disk would show.
@@ -115,7 +115,7 @@ async def send_magic_link(deps: Deps, caller: Caller, params: Address) -> Reply:
 
 async def _admitted(deps: Deps, caller: Caller, params: Code, rule: str) -> tuple[App, str | None]:
     app = await open_app(deps, params.app_id)
-    email = None if params.email is None else normal_address(params.email)
+    email = None if params.email is None else mailbox(params.email)
     await admit(deps, app, caller, rule, email)
     return app, email
 
@@ -138,7 +138,7 @@ async def verify_email(deps: Deps, caller: Caller, params: Code) -> Reply:
                 await connection.execute("update auth.users set email_verified = true where id = $1", user["id"])
             else:
                 # Published clients confirm before they sign in, so the password stays; a reset removes it.
-                await _prove_mailbox(connection, user, keep_password=True)
+                await prove_mailbox(connection, user, keep_password=True)
     await note(deps, app, caller, "verify_email", str(_checked(user)["id"]))
     return Reply({"message": "The address is confirmed." if theirs else _TAKEN_OVER}, app)
 
@@ -157,7 +157,7 @@ async def reset_password(deps: Deps, caller: Caller, params: NewPassword) -> Rep
     async with users_of(deps, app) as connection:
         user = await redeem(deps, app, connection, "reset_password", email, params.code, params.token)
         if user is not None:
-            await _prove_mailbox(connection, user)
+            await prove_mailbox(connection, user)
             await connection.execute(
                 "update auth.users set password_hash = $2, updated_at = now() where id = $1", user["id"], hashed
             )
@@ -175,26 +175,10 @@ async def verify_magic_link(deps: Deps, caller: Caller, params: Code) -> Reply:
         user = await redeem(deps, app, connection, "magic_link", email, params.code, params.token)
         entry = Entry()
         if user is not None:
-            await _prove_mailbox(connection, user)
+            await prove_mailbox(connection, user)
             await right_code(deps, app, connection, "magic_verify", email)
             user = await connection.fetchrow(f"select {USER} from auth.users where id = $1", user["id"])
             entry = await enter(deps, app, caller, connection, user)
     body = await answer(deps, app, _checked(user), entry)
     await note(deps, app, caller, "magic_link_login", body["user"]["id"])
     return Reply(body, app)
-
-
-async def _prove_mailbox(connection: Connection, user: Any, *, keep_password: bool = False) -> None:
-    """The user reads mail at the address. Whoever made the account before that was proven may have been
-    somebody else, who must not keep a way into it: its password, second factor and sessions go.
-    """
-    if user["email_verified"]:
-        return
-    await connection.execute(
-        "update auth.users set email_verified = true, password_hash = case when $2 then password_hash end, "
-        "mfa_secret = null, mfa_enabled_at = null, updated_at = now() where id = $1",
-        user["id"],
-        keep_password,
-    )
-    await connection.execute("delete from auth.recovery_codes where user_id = $1", user["id"])
-    await end_sessions(connection, user["id"])

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from brolly.auth.access import open_app, require_user, shown_user, users_of
-from brolly.auth.addresses import normal_address
+from brolly.auth.addresses import mailbox
 from brolly.auth.entry import answer, enter
 from brolly.auth.events import note
 from brolly.auth.limits import admit
@@ -68,7 +68,7 @@ class Refresh(AppParams):
 async def sign_up(deps: Deps, caller: Caller, params: Signup) -> Reply:
     """Make an account. Its address is unverified; it may sign in."""
     app = await open_app(deps, params.app_id)
-    email = normal_address(params.email)
+    email = mailbox(params.email)
     check_rules(params.password)
     await admit(deps, app, caller, "signup", email)
     hashed = await hash_password(deps, params.password)
@@ -99,7 +99,7 @@ def _name_in(metadata: dict[str, Any]) -> str | None:
 async def log_in(deps: Deps, caller: Caller, params: Login) -> Reply:
     """A session for the right password. An unknown account gets the same answer, after the same work."""
     app = await open_app(deps, params.app_id)
-    email = normal_address(params.email)
+    email = mailbox(params.email)
     await admit(deps, app, caller, "login", email)
     async with users_of(deps, app) as connection:
         user = await connection.fetchrow(f"select {USER}, password_hash from auth.users where email = $1", email)

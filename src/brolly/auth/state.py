@@ -1,4 +1,4 @@
-"""What this process holds for the slice: how many passwords are hashed at once, and keys it has read."""
+"""What this process holds for the slice: how many passwords are hashed at once, and what it has read of keys."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from brolly.registry import Registry
 
 @dataclass(slots=True)
 class State:
-    """``hashing`` bounds memory and processor time; ``key_sets`` are those of the apps used last."""
+    """``hashing`` bounds memory and processor time; ``key_sets`` are those of the apps used last, ``published``
+    what sign-in providers publish about themselves, by its address.
+    """
 
     hashing: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(max(2, min(4, os.cpu_count() or 2)))
     )
     key_sets: OrderedDict[str, Any] = field(default_factory=OrderedDict[str, Any])
+    published: OrderedDict[str, Any] = field(default_factory=OrderedDict[str, Any])
 
 
 _STATES: WeakKeyDictionary[Registry, State] = WeakKeyDictionary()

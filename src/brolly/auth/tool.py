@@ -1,6 +1,6 @@
-"""manage_auth_config and manage_auth_users."""
+"""manage_auth_config, manage_auth_users and manage_oauth."""
 
-from brolly.auth import config, users
+from brolly.auth import config, oauth_config, users
 from brolly.core.tool import DESTROY, READ, Action, Tool
 
 MANAGE_AUTH_CONFIG = Tool(
@@ -39,4 +39,33 @@ MANAGE_AUTH_USERS = Tool(
     },
     resource="auth_user",
     category="auth",
+)
+
+MANAGE_OAUTH = Tool(
+    "manage_oauth",
+    "OAuth",
+    "Social login.",
+    {
+        "configure": Action(
+            oauth_config.configure,
+            oauth_config.Configure,
+            "apple, custom: docs",
+            event="oauth.provider.create",
+            verb="create",
+            target="provider",
+        ),
+        "get": Action(oauth_config.get, oauth_config.Get, effect=READ, event="oauth.provider.read", target="provider"),
+        "update": Action(
+            oauth_config.update, oauth_config.Update, "+ changes", event="oauth.provider.update", target="provider"
+        ),
+        "delete": Action(
+            oauth_config.delete,
+            oauth_config.Ref,
+            effect=DESTROY,
+            loses=oauth_config.what_delete_loses,
+            event="oauth.provider.delete",
+            target="provider",
+        ),
+    },
+    resource="oauth_provider",
 )

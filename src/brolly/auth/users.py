@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from brolly.auth import mfa
 from brolly.auth.access import users_of
 from brolly.auth.addresses import normal_address
+from brolly.auth.identities import identities_of
 from brolly.auth.limits import forgive, locked_until
 from brolly.auth.passwords import is_known_hash
 from brolly.auth.sessions import end_sessions
@@ -185,11 +186,13 @@ async def get_user(deps: Deps, caller: Caller, params: UserRef) -> dict[str, Any
         has_password = await connection.fetchval(
             "select password_hash is not null from auth.users where id = $1", row["id"]
         )
+        identities = await identities_of(connection, row["id"])
     user = {
         **_shown(row),
         "avatar_url": row["avatar_url"],
         "metadata": json.loads(row["metadata"]),
         "has_password": has_password,
+        "identities": identities,
         "sessions": sessions,
         "locked": locked is not None,
         "locked_until": iso(locked),

@@ -58,6 +58,9 @@ class Settings:
         "", "Token (>= 16 characters) that lifts these limits when sent as X-Rate-Limit-Bypass.", hidden=True
     )
     auth_limit_factor: int = _setting(1, "Times by which the limits on sign-in attempts are raised.")
+    allow_private_network: bool = _setting(
+        False, "Let addresses that owners give (sign-in providers) be http, and lie in this machine's own network."
+    )
     smtp_url: str = _setting(
         "",
         "Mail server, smtp://user:password@host:587 or smtps://…; empty: mail stays in each app's outbox.",
