@@ -86,8 +86,10 @@ def thinned(document: dict[str, Any], chance: random.Random) -> dict[str, Any]:
         for method, operation in item.items():
             if method == "parameters":
                 continue
-            parameters = [p for p in operation.get("parameters", ()) if p["$ref"].rsplit("/", 1)[-1] not in LEFT_OUT]
-            operation["parameters"] = chance.sample(parameters, min(MOST_PARAMETERS, len(parameters)))
+            given = operation.get("parameters", ())
+            shared = [p for p in given if "$ref" in p and p["$ref"].rsplit("/", 1)[-1] not in LEFT_OUT]
+            own = [p for p in given if "$ref" not in p]
+            operation["parameters"] = own + chance.sample(shared, min(MOST_PARAMETERS, len(shared)))
     return found
 
 

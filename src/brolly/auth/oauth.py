@@ -26,27 +26,27 @@ from brolly.deps import Deps
 from brolly.registry import App
 
 _PROVIDER_FAILED = ("OAUTH_PROVIDER_ERROR", "OAUTH_PROVIDER_UNAVAILABLE")
-_LONGEST = 4000
+LONGEST = 4000
 
 
 class Start(AppParams):
     """Query of the start."""
 
     provider: str = Field(max_length=100)
-    redirect_uri: str | None = Field(None, max_length=_LONGEST)
-    redirect_to: str | None = Field(None, max_length=_LONGEST)
+    redirect_uri: str | None = Field(None, max_length=LONGEST)
+    redirect_to: str | None = Field(None, max_length=LONGEST)
 
 
 class Return(AppParams):
     """What the provider sends back through the browser."""
 
     provider: str = Field(max_length=100)
-    state: str | None = Field(None, max_length=_LONGEST)
-    code: str | None = Field(None, max_length=_LONGEST)
-    error: str | None = Field(None, max_length=_LONGEST)
-    error_description: str | None = Field(None, max_length=_LONGEST)
-    iss: str | None = Field(None, max_length=_LONGEST)
-    user: str | None = Field(None, max_length=_LONGEST)
+    state: str | None = Field(None, max_length=LONGEST)
+    code: str | None = Field(None, max_length=LONGEST)
+    error: str | None = Field(None, max_length=LONGEST)
+    error_description: str | None = Field(None, max_length=LONGEST)
+    iss: str | None = Field(None, max_length=LONGEST)
+    user: str | None = Field(None, max_length=LONGEST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from brolly.auth import mfa, recovery, service
-from brolly.core.openapi import USUAL, Json, Part, answer, errors, ref
+from brolly.auth import mfa, oauth, recovery, service
+from brolly.core.openapi import USUAL, Json, Part, answer, errors, header, ref
 from brolly.core.tool import AppParams
 
 _TEXT: Json = {"type": "string"}
@@ -88,8 +88,58 @@ def describe_sign_in(app: Any, _snapshot: Any, _who: Any) -> Part:
             schema = ref("schemas", f"Auth{body.__name__}Body")
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         paths.setdefault(f"/auth/{app.id}/{path}", {})[method] = operation
+    paths |= _through_providers(app)
     bodies = {f"Auth{body.__name__}Body": _body(body) for _, _, body, *_ in _ROUTES if body is not None}
     return Part(paths, {"schemas": {**_ANSWERS, **bodies}}, ({"name": "auth"},))
+
+
+def _through_providers(app: Any) -> dict[str, Json]:
+    """The two ends of a sign-in through a provider, which browsers go to and programs do not call."""
+    start, back = f"/auth/{app.id}/oauth/{{provider}}", f"/auth/{app.id}/oauth/{{provider}}/callback"
+    provider: Json = {"name": "provider", "in": "path", "required": True, "schema": _TEXT}
+    location = {"Location": header("Where the browser goes next.", required=True)}
+    shared: Json = {"tags": ["auth"], "security": [{}]}
+    failed = errors((*USUAL, 429))
+    away = {"302": answer("The browser goes on.", headers=location), **failed}
+    session = answer("No page was named.", {"application/json": ref("schemas", "AuthSession")})
+    form = _body(oauth.Return)
+    del form["properties"]["provider"], form["required"]
+    return {
+        start: {
+            "parameters": [provider],
+            "get": {
+                **shared,
+                "operationId": "auth_get_oauth",
+                "description": "Send the browser to the provider; it comes back to redirect_to with tokens or error.",
+                "parameters": _query(oauth.Start),
+                "responses": away,
+            },
+        },
+        back: {
+            "parameters": [provider],
+            "get": {
+                **shared,
+                "operationId": "auth_get_oauth_callback",
+                "parameters": _query(oauth.Return),
+                "responses": {**away, "200": session},
+            },
+            "post": {
+                **shared,
+                "operationId": "auth_post_oauth_callback",
+                "requestBody": {"content": {"application/x-www-form-urlencoded": {"schema": form}}},
+                "responses": {"303": answer("The same, as a GET.", headers=location), **failed},
+            },
+        },
+    }
+
+
+def _query(model: type[AppParams]) -> list[Json]:
+    """The model's parameters, but for those in the path."""
+    return [
+        {"name": name, "in": "query", "schema": {**_TEXT, "maxLength": oauth.LONGEST}}
+        for name in model.model_fields
+        if name not in ("app_id", "provider")
+    ]
 
 
 def _body(model: type[AppParams]) -> Json:
