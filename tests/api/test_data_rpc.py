@@ -292,3 +292,21 @@ async def test_simple_views_take_rows_and_others_say_why_not(rpc: Rpc) -> None:
     for method, body in (("POST", {"author": 1}), ("PATCH", {"author": 1}), ("DELETE", None)):
         got = await rpc.send(method, "counted?author=eq.1" if method != "POST" else "counted", json=body)
         assert (got.status_code, "view" in json.dumps(got.json())) == (400, True), got.text
+
+
+async def test_a_view_with_its_owners_rights_is_closed_to_all_but_the_service(rpc: Rpc) -> None:
+    async with rpc.deps.pools.owner(rpc.app) as conn:
+        await conn.execute(
+            "create view trap as select * from posts; grant select on trap to public;"
+            "create view over_trap with (security_invoker = true) as select * from trap;"
+            "grant select on over_trap to public"
+        )
+    await rpc.deps.catalog.changed(rpc.app)
+    for role in ("public", "user"):
+        for name in ("trap", "over_trap"):
+            assert (await rpc.send("GET", name, role)).json() == []
+            assert (await rpc.send("GET", f"{name}/1", role)).status_code == 404
+            assert (await rpc.send("POST", name, role, json={"id": 30})).status_code == 403
+        # Nor by way of a related table, nor as the end of an embedding.
+        assert (await rpc.send("GET", "authors?select=id,trap(id)", role)).status_code == 400
+    assert (await rpc.send("GET", "over_trap")).status_code == 200

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-import tests.isolation.rest_door  # noqa: F401 - adds its doors
+import tests.isolation.rest_door
+import tests.isolation.routine_doors  # noqa: F401 - adds its doors
 from brolly.apps import provision
 from brolly.deps import Deps
 from brolly.pg.session import as_caller
