@@ -201,10 +201,12 @@ create table storage.objects (
 );
 alter table storage.objects owner to administrator;
 CREATE INDEX objects_folder ON storage.objects USING btree (folder, created_at DESC, id DESC);
+CREATE INDEX objects_missing ON storage.objects USING btree (missing_since) WHERE (missing_since IS NOT NULL);
 CREATE INDEX objects_newest ON storage.objects USING btree (created_at DESC, id DESC);
 CREATE INDEX objects_unannounced ON storage.objects USING btree (uploaded_at) WHERE ((status = 'ready'::text) AND (announced_at IS NULL));
 CREATE INDEX objects_unfinished ON storage.objects USING btree (status, expires_at) WHERE (status <> 'ready'::text);
 CREATE INDEX objects_user ON storage.objects USING btree (user_id, created_at DESC, id DESC);
+CREATE INDEX objects_user_folder ON storage.objects USING btree (user_id, folder);
 
 create table storage.orphans (
     key text not null,

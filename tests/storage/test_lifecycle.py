@@ -11,7 +11,9 @@ from uuid import uuid4
 import pytest
 
 from brolly.apps import provision
+from brolly.apps.service import what_delete_loses
 from brolly.core.errors import AppError
+from brolly.core.tool import AppParams
 from brolly.pg.locks import advisory_lock
 from brolly.storage import schedule, worker
 from brolly.storage.schedule import Work
@@ -198,6 +200,8 @@ async def test_an_apps_end_is_its_files_end(place: Place) -> None:
     async with make_place(place.deps) as other:
         await other.store("A")
         link = await other.reserve("A")
+        asked = await what_delete_loses(other.deps, other.owner, AppParams(app_id=other.app.id))
+        assert f", 2 files ({2 * len(PNG)} bytes)" in str(asked)
         answer = await other.clients["service"].delete(f"/apps/{other.app.id}")
         assert answer.status_code == 200
         assert other.on_disk() == {}

@@ -15,11 +15,19 @@ COUNT_LIMIT = 10_000
 
 
 async def size_of(deps: Deps, app: App, caller: Caller) -> str:
-    """The app's tables, rows and bytes: ``2 tables, 61 rows (8021 kB)``."""
+    """The app's tables, rows, files and bytes: ``2 tables, 61 rows (8021 kB), 3 files (20,480 bytes)``."""
     async with deps.pools.reader(app) as connection:
         tables = list((await read_snapshot(connection)).tables.values())
     stored = await deps.control.fetchval("select pg_size_pretty(pg_database_size($1::name))", app.db_name)
-    return f"{_many(len(tables), 'table')}, {await _rows(deps, app, caller, tables)} ({stored})"
+    return (
+        f"{_many(len(tables), 'table')}, {await _rows(deps, app, caller, tables)} ({stored}){await _files(deps, app)}"
+    )
+
+
+async def _files(deps: Deps, app: App) -> str:
+    """Its files, if it has any."""
+    files, size = await deps.capabilities["count_files"](deps, app)
+    return f", {_many(files, 'file')} ({_many(size, 'byte')})" if files else ""
 
 
 async def _rows(deps: Deps, app: App, caller: Caller, tables: list[Table]) -> str:

@@ -24,6 +24,8 @@ _DELETE = (
 )
 _POLICY = "Call manage_rls with action create_user_isolation, or create_policy."
 _KEY = "Call manage_auth_config with action generate_service_key."
+_UPLOAD = "Call manage_storage with action upload_url, then PUT the bytes to the URL."
+_DOWNLOAD = "Call manage_storage with action download_url, then GET the URL."
 _AUDIT = "Call query_audit_logs with app_id."
 _DOCS = "Call butterbase_docs with a tool or topic as query."
 
@@ -61,6 +63,10 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
     "Call manage_api_keys with action list.": ("list_api_keys", "list_keys"),
     "Call manage_api_keys with action revoke.": ("revoke_key", "revoke_api_key", "delete_api_key"),
     "Call manage_auth_users with action list.": ("list_users", "get_users", "manage_users"),
+    _UPLOAD: ("upload_file", "upload", "create_upload", "generate_upload_url", "put_object", "storage_upload"),
+    _DOWNLOAD: ("download_file", "get_file", "generate_download_url", "get_download_url", "get_object"),
+    "Call manage_storage with action list.": ("list_files", "list_objects", "list_buckets"),
+    "Call manage_storage with action delete.": ("delete_file", "delete_object"),
     _AUDIT: ("get_logs", "audit_logs", "get_audit_logs", "list_logs"),
     _DOCS: ("docs", "search_docs", "help", "get_docs"),
 }

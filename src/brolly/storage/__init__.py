@@ -4,7 +4,7 @@ from brolly.core.slice import Slice
 from brolly.storage import objects, tus
 from brolly.storage.removal import remove_all
 from brolly.storage.routes import last_routes, routes
-from brolly.storage.service import download_link_for, upload_link
+from brolly.storage.service import count_files, download_link_for, upload_link
 from brolly.storage.tool import MANAGE_STORAGE
 from brolly.storage.worker import workers
 
@@ -15,5 +15,5 @@ SLICE = Slice(
     last_routes=last_routes,
     workers=workers,
     app_deleted=remove_all,
-    provides={"upload_link": upload_link, "download_link": download_link_for},
+    provides={"upload_link": upload_link, "download_link": download_link_for, "count_files": count_files},
 )

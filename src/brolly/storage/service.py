@@ -264,3 +264,10 @@ async def download_link_for(deps: Deps, app: App, caller: Caller, object_id: str
     return await create_download(
         Visit(deps, app, caller), DownloadUrl(app_id=app.id, object_id=object_id, expires_in=DOWNLOAD_SECONDS)
     )
+
+
+async def count_files(deps: Deps, app: App) -> tuple[int, int]:
+    """The capability of that name: how many files an app has, and their bytes."""
+    async with files_of(deps, app) as connection:
+        row = await connection.fetchrow("select files, bytes from storage.usage")
+    return row["files"], row["bytes"]
