@@ -219,7 +219,7 @@ async def test_giving_up_frees_the_room(place: Place) -> None:
     ],
 )
 async def test_what_cannot_be_an_upload_reserves_nothing(place: Place, headers: dict[str, str], status: int) -> None:
-    assert (await create(place, "A", **headers)).status_code == status
+    assert (await create(place, "A", len(DATA), **headers)).status_code == status
     assert await place.usage() == (0, 0)
 
 

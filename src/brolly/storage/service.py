@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -17,6 +17,7 @@ from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.registry import App
 from brolly.storage.access import COLUMNS, File, Visit, file_of, files_of, find, find_own, missing, read_id, visit
+from brolly.storage.images import LONGEST_SIDE, Change, Fit, Format, variant
 from brolly.storage.listing import shown
 from brolly.storage.names import file_name, folder_name
 from brolly.storage.removal import remove
@@ -50,10 +51,24 @@ class ObjectRef(AppParams):
 
 
 class DownloadUrl(ObjectRef):
-    """Parameters of download_url. ``download``: saved as a file, also what a browser could show."""
+    """Parameters of download_url. ``download``: saved as a file, also what a browser could show.
+
+    The rest asks for a picture in another size or format.
+    """
 
     download: SkipJsonSchema[bool] = False
     expires_in: SkipJsonSchema[int] = Field(DOWNLOAD_SECONDS, ge=1, le=7 * 24 * 3600)
+    width: SkipJsonSchema[int] = Field(default=0, ge=1, le=LONGEST_SIDE)
+    height: SkipJsonSchema[int] = Field(default=0, ge=1, le=LONGEST_SIDE)
+    fit: SkipJsonSchema[Fit] = "cover"
+    format: SkipJsonSchema[Format | Literal[""]] = ""
+    quality: SkipJsonSchema[int] = Field(default=80, ge=1, le=100)
+
+    def change(self) -> Change | None:
+        """The picture that is asked for, if it is not the file as it is."""
+        if not self.model_fields_set & {"width", "height", "format", "quality"}:
+            return None
+        return Change(self.width, self.height, self.fit, self.format, self.quality)
 
 
 class UpdateFile(ObjectRef):
@@ -135,13 +150,23 @@ async def present(at: Visit, object_id: str) -> File:
 async def create_download(at: Visit, params: DownloadUrl) -> dict[str, Any]:
     """Sign a link to a file's bytes, for whoever may see it."""
     file = await present(at, params.object_id)
-    url = download_link(at.deps, at.app, file, params.expires_in, save=params.download)
+    change = params.change()
+    if change is None:
+        url = download_link(at.deps, at.app, file, params.expires_in, save=params.download)
+        facts: dict[str, Any] = {
+            "filename": file.filename,
+            "content_type": file.content_type,
+            "size_bytes": file.size_bytes,
+        }
+    else:
+        made = await variant(at, file, change)
+        facts = {"filename": made.filename, "content_type": made.content_type}
+        inline = not params.download
+        url = at.deps.blob.presign_get(made.key, expires_s=params.expires_in, inline=inline, **facts)
     return {
         "download_url": url,
         "downloadUrl": url,
-        "filename": file.filename,
-        "content_type": file.content_type,
-        "size_bytes": file.size_bytes,
+        **facts,
         "expiresIn": params.expires_in,
         "expires_at": iso(datetime.now(UTC) + timedelta(seconds=params.expires_in)),
     }
