@@ -9,7 +9,7 @@ import sys
 import anyio
 from rich.console import Console
 
-from bench import footprint, growth, install, layers, new_app, read_call, start, tool_list
+from bench import footprint, growth, install, layers, new_app, read_call, rest, start, tool_list
 from bench.machine import describe
 from bench.runner import Measurement, Wishes, run_all
 
@@ -19,6 +19,7 @@ MEASUREMENTS = (
     Measurement("init", "Creating an app", new_app.measure),
     Measurement("call", "One row read through MCP", read_call.measure),
     Measurement("layers", "Where the time of that call goes", layers.measure),
+    Measurement("rest", "Rows over HTTP", rest.measure),
     Measurement("memory", "Memory, disk and connections", footprint.measure),
     Measurement("growth", "Memory over many calls", growth.measure),
     Measurement("install", "What an installation weighs", install.measure),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +83,9 @@ def data_folder() -> Generator[Path]:
 
 
 @contextmanager
-def serving(home: Path, *, prefix: Sequence[str] = ()) -> Generator[Program]:
-    """A server of that folder for the block, once it says that it is ready. ``prefix`` replaces ``brolly``."""
+def serving(home: Path, *, prefix: Sequence[str] = (), settings: Mapping[str, str] | None = None) -> Generator[Program]:
+    """A server of that folder for the block, once it says that it is ready. ``prefix`` replaces ``brolly``;
+    ``settings`` are environment variables."""
     port = free_port()
     began = time.perf_counter()
     started = [*prefix] if prefix else command()
@@ -94,7 +95,7 @@ def serving(home: Path, *, prefix: Sequence[str] = ()) -> Generator[Program]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(),
+            env={**environment(), **(settings or {})},
         )
     program = Program(home, port, process)
     try:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from brolly.auth.service import caller_of_token
 from brolly.core.caller import Caller, anonymous
@@ -11,6 +16,22 @@ from brolly.core.errors import AppError
 from brolly.core.tokens import is_service_key
 from brolly.deps import Deps
 from brolly.keys.service import caller_of_key
+from brolly.registry import App, Registry
+
+_KEPT_TOKENS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What an access token said, and the record of its app as it was when the signature was checked."""
+
+    app: App
+    claims: Mapping[str, Any]
+    expires: float
+
+
+_VERIFIED: WeakKeyDictionary[Registry, OrderedDict[bytes, _Verified]] = WeakKeyDictionary()
+"""By the token's hash, so that no token lies in memory."""
 
 
 def authorization_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -34,11 +55,34 @@ async def identify(deps: Deps, authorization: str | None, **origin: Any) -> Call
     if scheme.lower() != "bearer" or not token:
         raise AppError("AUTH_INVALID_TOKEN", "The Authorization header must read: Bearer <key>.")
     if not is_service_key(token):
-        user = await caller_of_token(deps, token, **origin)
-        if user is None:
-            raise AppError("AUTH_INVALID_TOKEN", "The bearer token is neither a service key nor a user's access token.")
-        return user
+        return await _user(deps, token, origin)
     caller = await caller_of_key(deps, token, **origin)
     if caller is None:
         raise AppError("AUTH_INVALID_API_KEY", "This service key is unknown, revoked or expired.")
     return caller
+
+
+async def _user(deps: Deps, token: str, origin: Mapping[str, Any]) -> Caller:
+    """The end user of an access token.
+
+    A token that was verified need not be again while it lasts and the registry knows the very same record of its
+    app: the keys that sign are renewed with a new record, on every replica, and so are the app's own changes.
+    """
+    kept = _VERIFIED.get(deps.registry)
+    if kept is None:
+        kept = _VERIFIED[deps.registry] = OrderedDict()
+    digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+    known = kept.get(digest)
+    if known is not None:
+        if time.time() < known.expires and await deps.registry.find(known.app.id) is known.app:
+            return Caller("user", user_id=str(known.claims["sub"]), claims=known.claims, **origin)
+        kept.pop(digest, None)
+    user = await caller_of_token(deps, token, **origin)
+    if user is None:
+        raise AppError("AUTH_INVALID_TOKEN", "The bearer token is neither a service key nor a user's access token.")
+    app = await deps.registry.find(user.claims["app_id"])
+    if app is not None and app.status == "ready":
+        kept[digest] = _Verified(app, user.claims, float(user.claims["exp"]))
+        while len(kept) > _KEPT_TOKENS:
+            kept.popitem(last=False)
+    return user

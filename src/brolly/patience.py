@@ -7,19 +7,56 @@ import logging
 import resource
 import time
 from contextlib import suppress
+from typing import Any, cast
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEADER_SECONDS = 15.0
 """Time for a connection's next request to arrive whole, head and body apart."""
+LONGEST_HEAD = 64 * 1024
+"""Most bytes of a request's line and headers; the parser itself has no bound."""
 LOUD_EVERY = 10.0
 
 
-class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP, which by itself waits forever for the rest of a request's head."""
+class JoinedWrites:
+    """A transport that sends the head of an answer together with its body, if that comes at once."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+        self._soon: asyncio.Handle | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send the data with what is held, or else hold it for no longer than until others have their turn."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+            self._transport.write(self._held + data)
+        else:
+            self._held = data
+            self._soon = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+            self._transport.write(self._held)
+
+    def close(self) -> None:
+        """Close when all is sent."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP, which by itself waits forever for the rest of a request's head, however long that gets."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for the first request."""
@@ -27,12 +64,31 @@ class PatientProtocol(H11Protocol):
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Stop the clock when a head is whole; start it when the next one has begun to come."""
+        """Bound the head."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop()
-        elif self.conn.trailing_data[0]:
-            self._wait()
+        if self._in_head and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > LONGEST_HEAD:
+                self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        """Start the clock when a head has begun to come."""
+        super().on_message_begin()
+        self._in_head, self._head = True, 0
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """Stop the clock when the head is whole; refuse what cannot be a request of HTTP/1.1."""
+        self._in_head = False
+        self._stop()
+        version = self.parser.get_http_version() if self.parser is not None else ""
+        if version == "1.1" and not any(name == b"host" for name, _ in self.headers):
+            raise ValueError("a request of HTTP/1.1 without Host")
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
+        super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""

@@ -47,16 +47,28 @@ class Serving:
     key_file: Path | None
 
 
+class _Formatter(logging.Formatter):
+    """Writes the date and time of a second once; there is a line for each request."""
+
+    _second, _text = -1, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """The second of the record."""
+        if self._second != (now := int(record.created)):
+            self._second, self._text = now, super().formatTime(record, datefmt)
+        return self._text
+
+
 def configure_logging(level: str) -> None:
     """Log to stderr: time, level, line. Other packages speak up only for warnings."""
     logging.raiseExceptions = False  # a closed stderr must not end the server
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-        force=True,
+    # What no line shows need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("asyncio").addFilter(OncePerWhile())
     if level != "debug":
         for name in ("uvicorn", "mcp", "httpx", "httpcore", "asyncio", "sse_starlette"):

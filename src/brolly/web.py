@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from brolly import __version__
 from brolly.core import postgrest
 from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
+from brolly.core.reserved import ROUTE_WORDS
 from brolly.deps import Deps
 from brolly.identity import authorization_of, identify
 from brolly.mcp_server import McpEntrance
@@ -50,9 +51,9 @@ _CORS_EXPOSED = (
 )
 
 
-def error_response(deps: Deps, error: AppError, asked: Scope, request_id: str = "") -> JSONResponse:
+def error_response(deps: Deps, error: AppError, asked: Scope) -> JSONResponse:
     """The one error shape as a response; where PostgREST's clients ask, with the keys that these read."""
-    headers = {"X-Request-Id": request_id} if request_id else {}
+    headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
@@ -61,6 +62,14 @@ def error_response(deps: Deps, error: AppError, asked: Scope, request_id: str = 
     if postgrest.reads_keys(asked["path"], Headers(scope=asked)):
         body |= postgrest.error_keys(error)
     return JSONResponse(body, error.status, headers)
+
+
+def header(scope: Scope, wanted: bytes) -> str | None:
+    """The first header of that name, which is written in small letters."""
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return value.decode("latin-1")
+    return None
 
 
 class RequestScope:
@@ -75,15 +84,15 @@ class RequestScope:
             return
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
+        id_header = (b"x-request-id", request_id.encode())
         started, status = time.perf_counter(), 0
 
         async def tracked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("X-Request-Id", request_id)
-                headers.raw.extend(scope["state"].get("rate_limit", ()))
+                limits = scope["state"].get("rate_limit", ())
+                message["headers"] = [*message["headers"], id_header, *limits]
             await send(message)
 
         try:
@@ -92,7 +101,7 @@ class RequestScope:
             ours = error if isinstance(error, AppError) else internal_error(request_id, error)
             if status:
                 raise
-            await error_response(self.deps, ours, scope, request_id)(scope, receive, tracked)
+            await error_response(self.deps, ours, scope)(scope, receive, tracked)
         finally:
             took = (time.perf_counter() - started) * 1000
             # The path is the client's text: escaped, so that it cannot forge a line.
@@ -115,7 +124,7 @@ class BodyLimit:
         if scope["type"] != "http" or _STREAMED.match(scope["path"]):
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
+        announced = header(scope, b"content-length") or "0"
         if not announced.isdigit() or int(announced) > self.limit:
             raise self._too_large()
         seen = 0
@@ -144,7 +153,7 @@ class Cors:
         self.app, self.deps = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        origin = Headers(scope=scope).get("origin") if scope["type"] == "http" else None
+        origin = header(scope, b"origin") if scope["type"] == "http" else None
         if origin is None or scope["path"].startswith(_SIGNED):
             await self.app(scope, receive, send)
             return
@@ -219,13 +228,47 @@ class Identity:
         await self.app(scope, receive, send)
 
 
+class Shortcut:
+    """Leads requests for rows past the table of routes, at whose end they would be found.
+
+    ``last`` are the routes that take any name, ``/v1/{app_id}/{table}`` and what lies below; a path whose
+    third part another feature's route begins with goes the usual way, as does what they do not answer.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], last: Sequence[BaseRoute]) -> None:
+        self.app = app
+        paths = [route.path.split("/") for route in routes if isinstance(route, Route)]
+        self._taken = {parts[3] for parts in paths if len(parts) > 3 and parts[1] == "v1"} | ROUTE_WORDS
+        self._ways = {
+            len(parts): (tuple(part.strip("{}") for part in parts[2:]), route.methods or set[str](), route.app)
+            for route in last
+            if isinstance(route, Route) and (parts := route.path.split("/"))[:4] == ["", "v1", "{app_id}", "{table}"]
+        }
+        if any(part.startswith("{") for part in self._taken):
+            self._ways = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"] if scope["type"] == "http" else ""
+        parts = path.split("/")
+        way = self._ways.get(len(parts))
+        if way is None or parts[1] != "v1" or parts[3] in self._taken or not all(parts[2:]):
+            await self.app(scope, receive, send)
+            return
+        names, methods, found = way
+        if scope["method"] not in methods or not parts[2].startswith("app_"):
+            await self.app(scope, receive, send)
+            return
+        scope["path_params"] = dict(zip(names, parts[2:], strict=True))
+        await found(scope, receive, send)
+
+
 def origin_of(scope: Scope) -> dict[str, Any]:
     """Where an ASGI request comes from, as a ``Caller`` has it."""
     client = scope.get("client")
     return {
         "request_id": scope["state"].get("request_id", ""),
         "ip": client[0] if client else None,
-        "user_agent": (Headers(scope=scope).get("user-agent") or "")[:200] or None,
+        "user_agent": (header(scope, b"user-agent") or "")[:200] or None,
     }
 
 
@@ -288,19 +331,19 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
                     yield
 
     routes: list[BaseRoute] = [Route("/", _root), Route("/health", _health), Route("/health/ready", _ready)]
+    last: list[BaseRoute] = []
     for part in deps.slices:
         routes += part.routes
-    for part in deps.slices:
-        routes += part.last_routes
-    routes += [Mount("", app=mcp)]
+        last += part.last_routes
     web = Starlette(
-        routes=routes,
+        routes=[*routes, *last, Mount("", app=mcp)],
         lifespan=life,
         middleware=[
             Middleware(RequestScope, deps=deps),
             Middleware(Cors, deps=deps),
             Middleware(BodyLimit, limit=deps.settings.body_limit),
             Middleware(Identity, deps=deps),
+            Middleware(Shortcut, routes=routes, last=last),
         ],
         exception_handlers={AppError: _app_error, HTTPException: _http_error},
     )

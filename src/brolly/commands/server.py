@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from brolly.commands.options import settings_for
-from brolly.commands.terminal import is_terminal, note, run, spinner, write, write_facts
+from brolly.commands.terminal import is_terminal, note, run, run_serving, spinner, write, write_facts
 from brolly.core.errors import AppError
 from brolly.core.settings import Settings, is_set, load_settings
 
@@ -52,7 +52,7 @@ def serve_here(given: Mapping[str, Any], *, any_port: bool, announce: int | None
     async def work() -> None:
         await serve(settings, listener, keep_log=announce is not None, ready=ready)
 
-    run(work)
+    run_serving(work)
     with suppress(OSError, ValueError):
         sys.stdout.flush()
 

@@ -38,6 +38,11 @@ def run(work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     return anyio.run(work, *args)
 
 
+def run_serving(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """As ``run``, on the event loop for many connections, which commands that do one thing need not load."""
+    anyio.run(work, backend_options={"use_uvloop": True})
+
+
 def settle_encoding() -> None:
     """Where the locale has no UTF-8, write similar ASCII signs rather than fail."""
     codecs.register_error("brolly-ascii", _similar)

@@ -12,10 +12,15 @@ from brolly.data.values import InsertPlan
 from brolly.pg.identifiers import quote
 
 
+def payload(plan: InsertPlan) -> str:
+    """The rows as ``store`` binds them, before all other values."""
+    return f"[{','.join(plan.rows)}]"
+
+
 def store(plan: InsertPlan, back: ReadPlan | None, conflict: tuple[str, ...] = (), merge: bool = False) -> Statement:
     """Store the rows. With ``conflict``, a row that has these values already is changed (``merge``) or passed over."""
     args = Args()
-    place = args.bind(f"[{','.join(plan.rows)}]")
+    place = args.bind(payload(plan))
     fields = ", ".join(f"{quote(c.name)} {c.type}" for c in plan.columns)
     names = ", ".join(quote(c.name) for c in plan.columns)
     values = ", ".join(f"v.{quote(c.name)}" for c in plan.columns)
@@ -49,21 +54,29 @@ def delete(chosen: ReadPlan, back: ReadPlan | None) -> Statement:
     return _answered(f"delete from {table_name(chosen.table)} as t where {where(chosen, 't', args)}", back, args)
 
 
+TOO_LONG = "the answer would be too long"
+
+
 def _answered(text: str, back: ReadPlan | None, args: Args) -> Statement:
-    """With ``body``, a JSON array of up to ``back.limit`` rows, ``found``, how many there were, and ``cut``, whether
-    ``body`` lacks rows that would make it longer than an answer may be. Without ``back`` nothing is returned, which
-    asks for no right to read; the command's tag has the number."""
+    """With ``body``, a JSON array of up to ``back.limit`` rows, and ``found``, how many there were. Without ``back``
+    nothing is returned, which asks for no right to read; the command's tag has the number.
+
+    Rows that would make ``body`` longer than an answer may be let the statement itself fail, with ``TOO_LONG`` in
+    the error: nothing has happened then, even where it is a transaction of its own.
+    """
     if back is None:
         return Statement(text, tuple(args))
     chosen = outputs(replace(back, conditions=()), "t", args)
     wanted = f"n <= {args.bind(back.limit)}::int8"
     fits = f"size <= {args.bind(reading.MAX_BYTES)}::int8"
-    shown = f"{wanted} and {fits}"
     return Statement(
         f"with t as ({text} returning t.*) "
-        f"select convert_to('[' || coalesce(string_agg(j, ',') filter (where {shown}), '') || ']', 'UTF8') as body, "
-        f"count(*) as found, coalesce(bool_or({wanted} and not {fits}), false) as cut "
-        "from (select j, row_number() over () as n, sum(octet_length(j)) over (rows unbounded preceding) as size "
+        f"select convert_to('[' || coalesce(string_agg(j, ',') filter (where {wanted} and {fits}), '') || ']', 'UTF8') "
+        "as body, count(*) as found, "
+        # No constant, which would be cast when the statement is planned.
+        f"(case when bool_or({wanted} and not {fits}) then '{TOO_LONG} ' || count(*) end)::integer as fits "
+        # A row's length and the comma after it.
+        "from (select j, row_number() over () as n, sum(octet_length(j) + 1) over (rows unbounded preceding) as size "
         f"from (select {row_object('r', back)} as j from (select {chosen} from t) r) q) s",
         tuple(args),
     )

@@ -8,9 +8,21 @@ from dataclasses import dataclass, replace
 from brolly.core.errors import AppError
 from brolly.data import cursor, query, service
 from brolly.data.access import is_closed
-from brolly.data.plan import ReadPlan
+from brolly.data.plan import Condition, ReadPlan
+from brolly.data.query import Statement
 from brolly.data.query_string import Preferences, RowsQuery
-from brolly.data.visit import Visit, by_id, no_row, opened, plan_rows, refuse_words, table_of
+from brolly.data.visit import (
+    Visit,
+    by_id,
+    check_id,
+    key_column,
+    no_row,
+    opened,
+    plan_rows,
+    refuse_words,
+    run,
+    table_of,
+)
 
 MAX_BYTES = 16 * 1024 * 1024
 """Most bytes of rows in one page; what does not fit is the next page's."""
@@ -31,32 +43,57 @@ class RowsPage:
     next: str | None = None
 
 
-async def read_page(at: Visit, asked: RowsQuery) -> RowsPage:
-    """The page that the caller's role may see."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A read that needs no more thought: what was asked, its plan, its statement. The same for all callers
+    of a kind, and valid for as long as the table is the one that it was made from.
+
+    ``slot`` is the place among the statement's values that takes the row's id, where a single row is read.
+    """
+
+    asked: RowsQuery
+    plan: ReadPlan
+    statement: Statement
+    names: tuple[str, ...]
+    keys: bool = False
+    counting: str | None = None
+    slot: int | None = None
+
+
+async def prepare_page(at: Visit, asked: RowsQuery) -> Prepared:
+    """What reads a page."""
     refuse_words(asked, "select", "order", "limit", "offset", "cursor")
     plan = plan_rows(at, await at.tables(), asked)
     counting = _counting(at, asked.preferences)
-    if is_closed(plan.table, at.who):
-        return _empty(plan, counting)
     keys = cursor.has_cursor(plan)
     statement = query.page(plan, MAX_BYTES, keys=keys, total=counting == "exact")
+    return Prepared(asked, plan, statement, plan.names, keys, counting)
+
+
+async def read_page(at: Visit, prepared: Prepared) -> RowsPage:
+    """The page that the caller's role may see."""
+    plan, statement = prepared.plan, prepared.statement
+    if is_closed(plan.table, at.who):
+        return _empty(plan, prepared.counting)
     try:
-        async with opened(at, read_only=True) as connection:
-            row = await connection.fetchrow(statement.text, *statement.args)
-            total = row["total"]
-            if counting == "planned":
-                rough = query.planned(plan)
-                told = json.loads(await connection.fetchval(rough.text, *rough.args))
-                total = int(told[0]["Plan"]["Plan Rows"])
+        row = (await run(at, statement.text, statement.args, read_only=True)).rows[0]
+        total = await _estimate(at, plan) if prepared.counting == "planned" else row["total"]
     except AppError as error:
         if await service.was_closed(at.deps, at.app, at.who, plan.table, error):
-            return _empty(plan, counting)
+            return _empty(plan, prepared.counting)
         raise await service.explain_read(at.deps, at.app, at.who, plan, error) from error
     if row["found"] and not row["shown"] and plan.limit:
         raise too_large(plan)
     more = row["found"] > row["shown"] and plan.limit > 0
-    after = cursor.write(plan, json.loads(row["last"])) if more and keys and row["last"] else None
-    return RowsPage(row["body"], row["shown"], more, plan.offset, plan.names, total, after)
+    after = cursor.write(plan, json.loads(row["last"])) if more and prepared.keys and row["last"] else None
+    return RowsPage(row["body"], row["shown"], more, plan.offset, prepared.names, total, after)
+
+
+async def _estimate(at: Visit, plan: ReadPlan) -> int:
+    rough = query.planned(plan)
+    async with opened(at, read_only=True) as connection:
+        told = json.loads(await connection.fetchval(rough.text, *rough.args))
+    return int(told[0]["Plan"]["Plan Rows"])
 
 
 def too_large(plan: ReadPlan) -> AppError:
@@ -79,20 +116,33 @@ def _counting(at: Visit, preferences: Preferences) -> str | None:
     return "planned" if preferences.count != "exact" and at.who.kind == "service" else "exact"
 
 
-async def read_one(at: Visit, asked: RowsQuery, row_id: str) -> RowsPage:
-    """The row with that primary key, alone in its page."""
+_ID = " ".join(("the", "id"))
+"""Stands for the row's id in a statement that is prepared; known by being this very object."""
+
+
+async def prepare_one(at: Visit, asked: RowsQuery) -> Prepared:
+    """What reads the row of some primary key, alone in its page."""
     refuse_words(asked, "select")
     tables = await at.tables()
     table = table_of(at, tables, asked.request.table)
-    plan = by_id(table, plan_rows(at, tables, asked), row_id)
-    if is_closed(table, at.who):
-        raise no_row(table)
-    statement = query.page(replace(plan, limit=1), MAX_BYTES, keys=False, total=False)
+    plan = plan_rows(at, tables, asked)
+    single = replace(plan, conditions=(*plan.conditions, Condition(key_column(table), "eq", _ID)), limit=1)
+    statement = query.page(single, MAX_BYTES, keys=False, total=False)
+    slot = next(index for index, value in enumerate(statement.args) if value is _ID)
+    return Prepared(asked, plan, statement, plan.names, slot=slot)
+
+
+async def read_one(at: Visit, prepared: Prepared, row_id: str) -> RowsPage:
+    """The row with that primary key."""
+    plan, statement, slot = prepared.plan, prepared.statement, prepared.slot
+    check_id(key_column(plan.table), row_id)
+    if is_closed(plan.table, at.who):
+        raise no_row(plan.table)
+    args = [row_id if index == slot else value for index, value in enumerate(statement.args)]
     try:
-        async with opened(at, read_only=True) as connection:
-            row = await connection.fetchrow(statement.text, *statement.args)
+        row = (await run(at, statement.text, args, read_only=True)).rows[0]
     except AppError as error:
-        raise await service.explain_read(at.deps, at.app, at.who, plan, error) from error
+        raise await service.explain_read(at.deps, at.app, at.who, by_id(plan.table, plan, row_id), error) from error
     if not row["shown"]:
-        raise too_large(plan) if row["found"] else no_row(table)
-    return RowsPage(row["body"], 1, False, 0, plan.names)
+        raise too_large(plan) if row["found"] else no_row(plan.table)
+    return RowsPage(row["body"], 1, False, 0, prepared.names)

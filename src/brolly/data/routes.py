@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -15,42 +16,122 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from brolly.core.reserved import ROUTE_WORDS
 from brolly.data import batch, reading, tabular, writing
 from brolly.data.negotiation import formed, media_type, spoken
 from brolly.data.query_string import MAX_STORED, RowsQuery, not_single, parse_query, refuse, too_many_rows
-from brolly.data.reading import RowsPage
+from brolly.data.reading import Prepared, RowsPage
 from brolly.data.visit import Visit, visit
 from brolly.data.writing import Changed
 from brolly.endpoint import caller_of, deps_of
 
-_VARY = "Authorization, Accept, X-Butterbase-As-Role, X-Butterbase-As-User"
+_VARY = "Authorization, Accept, Accept-Encoding, X-Butterbase-As-Role, X-Butterbase-As-User"
 READ_HEADERS = {"Cache-Control": "private, no-cache", "Vary": _VARY}
+_RAW_READ_HEADERS = [(name.lower().encode(), value.encode()) for name, value in READ_HEADERS.items()]
+# All headers that what is asked depends on.
+_ASKED_BY = (b"prefer", b"range", b"accept", b"accept-profile", b"content-profile", b"x-client-info")
+_LARGE = 4096
+"""From so many bytes on, an answer is compressed for those who accept it."""
+_KEPT_QUESTIONS, _LONGEST_KEPT = 500, 1000
+_prepared: OrderedDict[tuple[Any, ...], Prepared] = OrderedDict()
+_questions: OrderedDict[tuple[Any, ...], RowsQuery] = OrderedDict()
 
+Prepare = Callable[[Visit, RowsQuery], Awaitable[Prepared]]
 Handler = Callable[[Request, Visit, RowsQuery], Awaitable[Response]]
+
+
+class RowsResponse(Response):
+    """Bytes that are JSON already, with headers in the form that goes out."""
+
+    def __init__(self, body: bytes, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.body, self.status_code, self.background = body, status, None
+        self.raw_headers = [
+            *headers,
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+        ]
 
 
 async def visit_of(request: Request) -> Visit:
     """Who uses which app's data, from the path and the headers that choose a role."""
-    headers = request.headers
-    role, user = headers.get("x-butterbase-as-role") or None, headers.get("x-butterbase-as-user") or None
+    role = user = None
+    for name, value in request.scope["headers"]:
+        if name == b"x-butterbase-as-role":
+            role = role or value.decode("latin-1") or None
+        elif name == b"x-butterbase-as-user":
+            user = user or value.decode("latin-1") or None
     return await visit(deps_of(request), caller_of(request), request.path_params["app_id"], role, user)
 
 
-def _endpoint(handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
-    async def run(request: Request) -> Response:
-        app_id, table = request.path_params["app_id"], request.path_params["table"]
+class _Rows:
+    """The data API at a path, as an ASGI application."""
+
+    def __init__(self, handlers: Mapping[str, Handler], prepare: Prepare) -> None:
+        self._handlers, self._prepare = handlers, prepare
+        # Small answers gain nothing from compression; the highest levels cost more time than they save.
+        self._compressed = GZipMiddleware(self._answer, minimum_size=_LARGE, compresslevel=4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gzip = any(name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"])
+        await (self._compressed if gzip else self._answer)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        app_id, table = scope["path_params"]["app_id"], scope["path_params"]["table"]
         if not app_id.startswith("app_") or table in ROUTE_WORDS:
             raise HTTPException(404)
-        headers, at = request.headers, await visit_of(request)
-        pairs = request.query_params.multi_items()
-        ranged = headers.get("range", "") if request.method == "GET" else ""
-        asked = parse_query(table, pairs, ",".join(headers.getlist("prefer")), ranged)
-        asked = replace(asked, preferences=spoken(headers, asked.preferences))
-        return await handlers["GET" if request.method == "HEAD" else request.method](request, at, asked)
+        at = await visit_of(request)
+        if scope["method"] in ("GET", "HEAD"):
+            response = await self._read(request, at, table)
+        else:
+            response = await self._handlers[scope["method"]](request, at, _asked_before(request, table))
+        await response(scope, receive, send)
 
-    return run
+    async def _read(self, request: Request, at: Visit, table: str) -> Response:
+        """What was prepared for the same question before is used again while the table is the same."""
+        key = (self, at.app.id, at.who.kind, *_question(request, table))
+        prepared = _prepared.get(key)
+        if prepared is not None and (await at.tables()).tables.get(table) is prepared.plan.table:
+            _prepared.move_to_end(key)
+        else:
+            prepared = await self._prepare(at, _asked(request, table))
+            _keep(_prepared, key, prepared)
+        return await (_get if prepared.slot is not None else _list)(request, at, prepared)
+
+
+def _question(request: Request, table: str) -> tuple[Any, ...]:
+    """All that decides what is asked: the query string comes last."""
+    scope = request.scope
+    headers = tuple(pair for pair in scope["headers"] if pair[0] in _ASKED_BY)
+    return scope["method"], table, headers, scope["query_string"]
+
+
+def _keep(known: OrderedDict[tuple[Any, ...], Any], key: tuple[Any, ...], found: Any) -> None:
+    if len(key[-1]) <= _LONGEST_KEPT:
+        known[key] = found
+    if len(known) > _KEPT_QUESTIONS:
+        known.popitem(last=False)
+
+
+def _asked(request: Request, table: str) -> RowsQuery:
+    headers, pairs = request.headers, request.query_params.multi_items()
+    ranged = headers.get("range", "") if request.method == "GET" else ""
+    asked = parse_query(table, pairs, ",".join(headers.getlist("prefer")), ranged)
+    return replace(asked, preferences=spoken(headers, asked.preferences))
+
+
+def _asked_before(request: Request, table: str) -> RowsQuery:
+    """As ``_asked``, and the same object for the same question."""
+    key = _question(request, table)
+    asked = _questions.get(key)
+    if asked is None:
+        asked = _asked(request, table)
+        _keep(_questions, key, asked)
+    else:
+        _questions.move_to_end(key)
+    return asked
 
 
 async def body_of(request: Request) -> Any:
@@ -72,8 +153,13 @@ def _has_csv(request: Request) -> bool:
     return request.headers.get("content-type", "").startswith("text/csv")
 
 
+def _header(request: Request, wanted: bytes) -> str:
+    """The first header of that name."""
+    return next((value.decode("latin-1") for name, value in request.scope["headers"] if name == wanted), "")
+
+
 def _wants_csv(request: Request) -> bool:
-    return request.headers.get("accept", "").startswith("text/csv")
+    return _header(request, b"accept").startswith("text/csv")
 
 
 def _rows(request: Request, body: bytes, names: tuple[str, ...], status: int, headers: dict[str, str]) -> Response:
@@ -85,8 +171,8 @@ def _rows(request: Request, body: bytes, names: tuple[str, ...], status: int, he
     return Response(body, status, headers, "application/json")
 
 
-async def _list(request: Request, at: Visit, asked: RowsQuery) -> Response:
-    return listed(request, at, asked, await reading.read_page(at, asked))
+async def _list(request: Request, at: Visit, prepared: Prepared) -> Response:
+    return listed(request, at, prepared.asked, await reading.read_page(at, prepared))
 
 
 def listed(request: Request, at: Visit, asked: RowsQuery, page: RowsPage) -> Response:
@@ -96,13 +182,14 @@ def listed(request: Request, at: Visit, asked: RowsQuery, page: RowsPage) -> Res
         raise not_single(count)
     total = "*" if page.total is None else str(page.total)
     span = f"{page.offset}-{page.offset + page.shown - 1}" if page.shown else "*"
-    headers = {**READ_HEADERS, "Content-Range": f"{span}/{total}"}
+    headers = [*_RAW_READ_HEADERS, (b"content-range", f"{span}/{total}".encode())]
     if page.more:
-        headers["Link"] = f'<{_next_page(request, at, asked, page)}>; rel="next"'
+        link = f'<{_next_page(request, at, asked, page)}>; rel="next"'
+        headers.append((b"link", link.encode("latin-1")))
         if page.next:
-            headers["X-Next-Cursor"] = page.next
-    ranged = request.method == "GET" and "range" in request.headers and (page.more or page.offset > 0)
-    return _rows(request, page.body, page.names, 206 if ranged and page.shown else 200, headers)
+            headers.append((b"x-next-cursor", page.next.encode("latin-1")))
+    ranged = (page.more or page.offset > 0) and request.method == "GET" and "range" in request.headers
+    return _read_rows(request, page, 206 if ranged and page.shown else 200, headers)
 
 
 def _next_page(request: Request, at: Visit, asked: RowsQuery, page: RowsPage) -> str:
@@ -114,15 +201,28 @@ def _next_page(request: Request, at: Visit, asked: RowsQuery, page: RowsPage) ->
     return f"{at.deps.settings.base_url}{path}?{urlencode(pairs, safe='*(),.:!')}"
 
 
-async def _get(request: Request, at: Visit, asked: RowsQuery) -> Response:
-    page = await reading.read_one(at, asked, request.path_params["id"])
+async def _get(request: Request, at: Visit, prepared: Prepared) -> Response:
+    page = await reading.read_one(at, prepared, request.path_params["id"])
     body = page.body if _wants_csv(request) else page.body[1:-1]
     tag = f'W/"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
-    headers = {**READ_HEADERS, "ETag": tag}
-    known = [part.strip() for part in request.headers.get("if-none-match", "").split(",")]
-    if tag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return _rows(request, body, page.names, 200, headers)
+    headers = [*_RAW_READ_HEADERS, (b"etag", tag.encode())]
+    asked = _header(request, b"if-none-match")
+    if asked:
+        known = [part.strip() for part in asked.split(",")]
+        if tag in known or "*" in known:
+            return Response(status_code=304, headers={**READ_HEADERS, "ETag": tag})
+    return _read_rows(request, page, 200, headers, body)
+
+
+def _read_rows(
+    request: Request, page: RowsPage, status: int, headers: list[tuple[bytes, bytes]], single: bytes | None = None
+) -> Response:
+    """The page as it was asked for; ``single`` is its one row, where no array is."""
+    accepted = _header(request, b"accept")
+    if accepted and (_wants_csv(request) or media_type(request.headers)):
+        said = {name.decode(): value.decode("latin-1") for name, value in headers}
+        return _rows(request, page.body, page.names, status, said)
+    return RowsResponse(page.body if single is None else single, status, headers)
 
 
 async def _create(request: Request, at: Visit, asked: RowsQuery) -> Response:
@@ -217,17 +317,19 @@ async def _batch(request: Request) -> Response:
     return Response(await batch.run(at, batch.parse(await body_of(request))), media_type="application/json")
 
 
-_COLLECTION: Mapping[str, Handler] = {"GET": _list, "POST": _create, "PATCH": _change, "DELETE": _remove}
-_SINGLE: Mapping[str, Handler] = {"GET": _get, "PATCH": _change_one, "DELETE": _remove_one}
-# Small answers gain nothing from compression; the highest levels cost more time than they save.
-MIDDLEWARE = [Middleware(GZipMiddleware, minimum_size=4096, compresslevel=4)]
+_COLLECTION: Mapping[str, Handler] = {"POST": _create, "PATCH": _change, "DELETE": _remove}
+_SINGLE: Mapping[str, Handler] = {"PATCH": _change_one, "DELETE": _remove_one}
 
 
-def _route(path: str, handlers: Mapping[str, Handler]) -> Route:
-    return Route(path, _endpoint(handlers), methods=list(handlers), middleware=MIDDLEWARE)
+def _route(path: str, handlers: Mapping[str, Handler], prepare: Prepare) -> Route:
+    return Route(path, _Rows(handlers, prepare), methods=["GET", *handlers])
 
 
+MIDDLEWARE = [Middleware(GZipMiddleware, minimum_size=_LARGE, compresslevel=4)]
 routes = [Route("/v1/{app_id}/batch", _batch, methods=["POST"], middleware=MIDDLEWARE)]
 
 # Matched after every other feature's routes: a table may have any other name.
-last_routes = [_route("/v1/{app_id}/{table}", _COLLECTION), _route("/v1/{app_id}/{table}/{id}", _SINGLE)]
+last_routes = [
+    _route("/v1/{app_id}/{table}", _COLLECTION, reading.prepare_page),
+    _route("/v1/{app_id}/{table}/{id}", _SINGLE, reading.prepare_one),
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +17,9 @@ from brolly.data.query_string import RowsQuery, invalid_filters, refuse
 from brolly.data.request import is_storable, shown
 from brolly.data.tables import find_table
 from brolly.deps import Deps
-from brolly.pg.catalog import Snapshot, Table
-from brolly.pg.session import as_caller
+from brolly.pg.catalog import Column, Snapshot, Table
+from brolly.pg.pipeline import Result
+from brolly.pg.session import as_caller, run_as_caller
 from brolly.registry import App
 
 
@@ -64,10 +65,28 @@ async def opened(at: Visit, *, read_only: bool = False) -> AsyncGenerator[Any]:
     except AppError:
         raise
     except Exception as error:
-        state = str(getattr(error, "sqlstate", None) or "")
-        if state not in _UNFIT and state[:2] != "54":
+        if (ours := _unfit(error)) is None:
             raise
-        raise refuse(f"The database cannot do that: {shown(str(error.args[0]), 300)}.", pg_code=state) from error
+        raise ours from error
+
+
+async def run(at: Visit, text: str, args: Sequence[Any], *, read_only: bool = False) -> Result:
+    """One statement in the caller's role, alone in its transaction."""
+    try:
+        return await run_as_caller(at.deps.pools.door(at.app), at.who, text, args, read_only=read_only)
+    except AppError:
+        raise
+    except Exception as error:
+        if (ours := _unfit(error)) is None:
+            raise
+        raise ours from error
+
+
+def _unfit(error: Exception) -> AppError | None:
+    state = str(getattr(error, "sqlstate", None) or "")
+    if state not in _UNFIT and state[:2] != "54":
+        return None
+    return refuse(f"The database cannot do that: {shown(str(error.args[0]), 300)}.", pg_code=state)
 
 
 def discreet(error: AppError) -> AppError:
@@ -121,17 +140,27 @@ def refuse_words(asked: RowsQuery, *allowed: str) -> None:
 _UUID = re.compile(r"\{?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}\}?", re.IGNORECASE)
 
 
-def by_id(table: Table, plan: ReadPlan, row_id: str) -> ReadPlan:
-    """The plan for the row with that primary key."""
+def key_column(table: Table) -> Column:
+    """The column by whose value a row is named."""
     if len(table.primary_key) != 1:
         raise refuse(f"{table.name} has no primary key of one column; use filters.", primary_key=table.primary_key)
-    column = table.columns[table.primary_key[0]]
+    return table.columns[table.primary_key[0]]
+
+
+def check_id(column: Column, row_id: str) -> None:
+    """Refuse what cannot be the value of that primary key."""
     if not is_storable(row_id) or (column.base_oid == UUID and not _UUID.fullmatch(row_id)):
         raise AppError(
             "VALIDATION_INVALID_TYPE",
             f"The id is no value of {column.name}, which has type {column.type}.",
             details={"column": column.name, "type": column.type},
         )
+
+
+def by_id(table: Table, plan: ReadPlan, row_id: str) -> ReadPlan:
+    """The plan for the row with that primary key."""
+    column = key_column(table)
+    check_id(column, row_id)
     return replace(plan, conditions=(*plan.conditions, Condition(column, "eq", row_id)))
 
 

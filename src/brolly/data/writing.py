@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from brolly.data.query_string import MAX_SAID, MAX_STORED, Preferences, RowsQuer
 from brolly.data.request import InsertRequest, shown
 from brolly.data.tables import require_writable
 from brolly.data.values import InsertPlan, of_texts, plan_insert
-from brolly.data.visit import Visit, by_id, discreet, no_row, opened, plan_rows, refuse_words, table_of
+from brolly.data.visit import Visit, by_id, discreet, no_row, opened, plan_rows, refuse_words, run, table_of
 from brolly.pg.catalog import Snapshot, Table
 
 Rows = Sequence[Mapping[str, Any]]
@@ -122,15 +123,57 @@ def creation(at: Visit, tables: Snapshot, asked: RowsQuery, rows: Rows, *, texts
     if asked.request.filters or asked.problems:
         raise refuse("Filters do not go with new rows.")
     require_writable(table, "INSERT")
-    back = replace(_back(at, tables, asked), limit=len(rows))
+    form = _form(at, tables, table, asked)
+    back = replace(form.back, limit=len(rows))
     plans = _plans(at, tables, table, [of_texts(table, row) for row in rows] if texts else rows)
-    conflict = _conflict(table, asked)
     if is_closed(table, at.who):
         raise refusal(table, at.who, "INSERT")
-    merge = asked.preferences.resolution == "merge-duplicates"
-    returning = asked.preferences.returning != "minimal"
-    steps = tuple((plan, changes.store(plan, back if returning else None, conflict, merge)) for plan in plans)
-    return Work(table, "INSERT", back, steps, returning, asked.preferences)
+    steps = tuple((plan, form.store(plan, back)) for plan in plans)
+    return Work(table, "INSERT", back, steps, form.returning, asked.preferences)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What all new rows of a table that are sent in the same way have in common."""
+
+    asked: RowsQuery
+    table: Table
+    back: ReadPlan
+    conflict: tuple[str, ...]
+    statements: dict[tuple[str, ...], query.Statement]
+    """For a single row that names those columns."""
+
+    @property
+    def returning(self) -> bool:
+        return self.asked.preferences.returning != "minimal"
+
+    def store(self, plan: InsertPlan, back: ReadPlan) -> query.Statement:
+        """The statement that stores the plan's rows."""
+        single, names = back.limit == 1, tuple(column.name for column in plan.columns)
+        known = self.statements.get(names) if single else None
+        if known is not None:
+            return query.Statement(known.text, (changes.payload(plan), *known.args[1:]))
+        merge = self.asked.preferences.resolution == "merge-duplicates"
+        made = changes.store(plan, back if self.returning else None, self.conflict, merge)
+        if single and len(self.statements) < _KEPT_FORMS:
+            self.statements[names] = made
+        return made
+
+
+_KEPT_FORMS = 100
+_forms: OrderedDict[tuple[int, int], _Form] = OrderedDict()
+
+
+def _form(at: Visit, tables: Snapshot, table: Table, asked: RowsQuery) -> _Form:
+    """Made once for the very same question about the very same table."""
+    key = id(asked), id(table)
+    form = _forms.get(key)
+    if form is not None and form.asked is asked and form.table is table:
+        return form
+    form = _forms[key] = _Form(asked, table, _back(at, tables, asked), _conflict(table, asked), {})
+    if len(_forms) > _KEPT_FORMS:
+        _forms.popitem(last=False)
+    return form
 
 
 def alteration(
@@ -174,7 +217,7 @@ async def perform(connection: Any, work: Work, used: int = 0) -> Changed:
             found += row["found"]
             bodies.append(row["body"])
             used += len(row["body"])
-            if row["cut"] or used > reading.MAX_BYTES:
+            if used > reading.MAX_BYTES:
                 raise too_long()
         else:
             tag = await connection.execute(statement.text, *statement.args)
@@ -231,6 +274,8 @@ def _plain(error: AppError) -> AppError:
 
 async def explained(at: Visit, work: Work, error: AppError) -> AppError:
     """What the error was about, in the words of the table."""
+    if changes.TOO_LONG in error.message:
+        return too_long()
     if error.code in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND"):
         at.deps.catalog.forget(at.app.id)  # changed by another process a moment ago
         return error
@@ -250,8 +295,21 @@ async def explained(at: Visit, work: Work, error: AppError) -> AppError:
     return explain(error, work.table)
 
 
+async def _alone(at: Visit, work: Work) -> Changed:
+    """The one statement, alone in its transaction."""
+    ((work.current, statement),) = work.steps
+    result = await run(at, statement.text, statement.args)
+    if not work.returning:
+        return Changed(result.count, None, work.chosen.names, work.table.primary_key)
+    row = result.rows[0]
+    return Changed(row["found"], row["body"], work.chosen.names, work.table.primary_key)
+
+
 async def _done(at: Visit, work: Work) -> Changed:
     try:
+        # Where the number of rows decides whether the write stays, it is counted before the commit.
+        if len(work.steps) == 1 and not work.preferences.single and work.preferences.most is None:
+            return await _alone(at, work)
         async with opened(at) as connection:
             return await perform(connection, work)
     except AppError as error:

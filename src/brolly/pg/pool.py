@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,8 @@ import anyio
 import asyncpg
 
 from brolly.core.tokens import derive
-from brolly.pg.errors import translated
+from brolly.pg.errors import translate, translated
+from brolly.pg.pipeline import PipelineConnection, Result, Step
 from brolly.pg.server import Server
 
 Connection = Any
@@ -24,12 +27,12 @@ OWNERS_PER_APP = 3
 OWNERS_TOTAL = 24
 
 
-async def _keep_state(_connection: Connection) -> None:
-    """Nothing to reset: all that a borrower sets is local to its transaction, so the round trip is saved."""
-
-
 class Database:
-    """A lazily connected pool whose errors are ours."""
+    """A lazily connected pool whose errors are ours.
+
+    What a borrower sets is local to its transaction, so nothing is reset when a connection comes back; one that
+    comes back with an open transaction is closed.
+    """
 
     def __init__(
         self,
@@ -42,48 +45,136 @@ class Database:
         make_room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._make_room = make_room
-        args = server.connect_args(user=user or None, password=password or None, database=database or None)
-        self._pool: Any = asyncpg.create_pool(
-            **args,
-            min_size=0,
-            max_size=size,
-            max_inactive_connection_lifetime=IDLE_SECONDS,
-            timeout=CONNECT_SECONDS,
-            reset=_keep_state,
-        )
-        self._opening = anyio.Lock()
-        self._open = False
+        self._args = server.connect_args(user=user or None, password=password or None, database=database or None)
+        self._most = size
+        self._idle: deque[tuple[float, PipelineConnection]] = deque()
+        self._lent: set[PipelineConnection] = set()
+        self._opening = 0
+        self._waiting: deque[asyncio.Future[PipelineConnection | None]] = deque()
+        self._closed = False
+        self._all_back = anyio.Event()
+        self._sweep: asyncio.TimerHandle | None = None
         self.users = 0
         self.used_at = 0.0
 
     @property
     def size(self) -> int:
         """Connections open now."""
-        return self._pool.get_size() if self._open else 0
+        return len(self._lent) + len(self._idle) + self._opening
 
     @asynccontextmanager
     async def acquire(self) -> AsyncGenerator[Connection]:
         """A connection for the block; database errors leave it as ``AppError``."""
-        self.users += 1
-        self.used_at = anyio.current_time()
+        with translated():
+            connection = await self._borrow()
+            try:
+                yield connection
+            except anyio.get_cancelled_exc_class():
+                # Its statement may still run and its transaction be open: never for the next borrower.
+                connection.terminate()
+                raise
+            finally:
+                self._give_back(connection)
+
+    async def pipeline(self, steps: Sequence[Step]) -> list[Result]:
+        """The steps as one transaction in one message; database errors leave it as ``AppError``."""
         try:
-            with translated():
-                if not self._open:
-                    async with self._opening:
-                        if not self._open:
-                            await self._pool
-                            self._open = True
-                if self._make_room is not None and self._pool.get_idle_size() == 0:
-                    await self._make_room()
-                async with self._pool.acquire() as connection:
-                    try:
-                        yield connection
-                    except anyio.get_cancelled_exc_class():
-                        # Its statement may still run and its transaction be open: never for the next borrower.
-                        connection.terminate()
-                        raise
-        finally:
+            connection = await self._borrow()
+            try:
+                return await connection.pipeline(steps)
+            finally:
+                self._give_back(connection)
+        except Exception as error:
+            if (ours := translate(error)) is None:
+                raise
+            raise ours from error
+
+    async def _borrow(self) -> PipelineConnection:
+        self.users += 1
+        self.used_at = asyncio.get_running_loop().time()
+        try:
+            return await self._connection()
+        except BaseException:
             self.users -= 1
+            raise
+
+    async def _connection(self) -> PipelineConnection:
+        while True:
+            if self._closed:
+                raise asyncpg.InterfaceError("the pool is closed")
+            while self._idle:
+                connection = self._idle.pop()[1]
+                if not connection.is_closed():
+                    self._lent.add(connection)
+                    return connection
+            if self.size < self._most:
+                return await self._open()
+            waiter: asyncio.Future[PipelineConnection | None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                given = await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():
+                    # It was our turn, which is now the next one's.
+                    self._pass_on(waiter.result())
+                raise
+            if given is not None:
+                return given
+
+    async def _open(self) -> PipelineConnection:
+        self._opening += 1
+        try:
+            if self._make_room is not None:
+                await self._make_room()
+            made: Any = await asyncpg.connect(
+                **self._args, timeout=CONNECT_SECONDS, connection_class=PipelineConnection
+            )
+        except BaseException:
+            self._opening -= 1
+            self._pass_on(None)
+            raise
+        self._opening -= 1
+        if self._closed:
+            made.terminate()
+            raise asyncpg.InterfaceError("the pool is closed")
+        self._lent.add(made)
+        return made
+
+    def _give_back(self, connection: PipelineConnection) -> None:
+        self.users -= 1
+        if not connection.is_closed() and connection.is_in_transaction():
+            connection.terminate()
+        self._pass_on(connection)
+
+    def _pass_on(self, connection: PipelineConnection | None) -> None:
+        """The connection, or else the room for a new one, to who waits longest; idle if nobody does."""
+        if connection is not None and (self._closed or connection.is_closed()):
+            self._lent.discard(connection)
+            if not connection.is_closed():
+                connection.terminate()
+            if self._closed and not self._lent:
+                self._all_back.set()
+            connection = None
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        if connection is not None:
+            self._lent.discard(connection)
+            loop = asyncio.get_running_loop()
+            self._idle.append((loop.time(), connection))
+            if self._sweep is None:
+                self._sweep = loop.call_later(IDLE_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close what nobody has used for a while."""
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        while self._idle and self._idle[0][0] <= loop.time() - IDLE_SECONDS:
+            self._idle.popleft()[1].terminate()
+        if self._idle:
+            self._sweep = loop.call_at(self._idle[0][0] + IDLE_SECONDS + 0.01, self._close_idle)
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """All rows."""
@@ -107,12 +198,23 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection, waiting briefly for those in use."""
-        if not self._open:
-            return
-        self._open = False
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
         with anyio.move_on_after(2, shield=True):
-            await self._pool.close()
-        self._pool.terminate()
+            while self._idle:
+                await self._idle.popleft()[1].close(timeout=2)
+            if self._lent:
+                await self._all_back.wait()
+        for connection in [*self._lent, *(one for _, one in self._idle)]:
+            connection.terminate()
+        self._idle.clear()
+        self._lent.clear()
 
 
 def door_login(app_id: str) -> str:
@@ -194,7 +296,8 @@ class AppPools:
 
     async def make_room(self) -> None:
         """Close the longest idle pools while more connections are open than allowed."""
-        while sum(pool.size for pool in self._pools.values()) >= self._limits.total:
+        # The one that is to be opened is counted already.
+        while sum(pool.size for pool in self._pools.values()) > self._limits.total:
             idle = [(pool.used_at, app_id) for app_id, pool in self._pools.items() if not pool.users and pool.size]
             if not idle:
                 return

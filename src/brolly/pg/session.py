@@ -11,10 +11,13 @@ must run on a login that is the narrow role.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from brolly.core.caller import Caller
+from brolly.pg.pipeline import Result, Step
 from brolly.pg.pool import Connection, Database
 
 _TAKE_ROLE = (
@@ -25,6 +28,9 @@ _TAKE_PLATFORM_ROLE = (
     "select set_config('role', $1, true), set_config('search_path', 'pg_catalog', true), "
     "set_config('synchronous_commit', $2, true)"
 )
+_TAKE_ROLE_READ_ONLY = _TAKE_ROLE.replace("select ", "select set_config('transaction_read_only', 'on', true), ", 1)
+_KEPT_CLAIMS = 1000
+_claims_texts: OrderedDict[int, tuple[Mapping[str, Any], str]] = OrderedDict()
 
 
 @asynccontextmanager
@@ -36,6 +42,32 @@ async def as_caller(pool: Database, caller: Caller, *, read_only: bool = False) 
     async with pool.acquire() as connection, connection.transaction(readonly=read_only):
         await connection.execute(_TAKE_ROLE, caller.role, caller.user_id or "", json.dumps(dict(caller.claims)))
         yield connection
+
+
+async def run_as_caller(
+    pool: Database, caller: Caller, text: str, args: Sequence[Any], *, read_only: bool = False
+) -> Result:
+    """One statement as in ``as_caller``, with a single exchange of messages: what takes on the role, and the statement.
+
+    They are one transaction, in which the statement is planned after the role was taken. It has an end when this
+    returns, and was rolled back whole when this raises.
+    """
+    take = _TAKE_ROLE_READ_ONLY if read_only else _TAKE_ROLE
+    who = (caller.role, caller.user_id or "", _claims_text(caller.claims))
+    # A plan made for one role is made anew for the next, so each has its own.
+    return (await pool.pipeline((Step(take, who), Step(text, args, caller.role))))[1]
+
+
+def _claims_text(claims: Mapping[str, Any]) -> str:
+    """The claims as JSON. Those of a token that comes again are the same object, never changed."""
+    known = _claims_texts.get(id(claims))
+    if known is not None and known[0] is claims:
+        return known[1]
+    text = json.dumps(dict(claims))
+    _claims_texts[id(claims)] = claims, text
+    if len(_claims_texts) > _KEPT_CLAIMS:
+        _claims_texts.popitem(last=False)
+    return text
 
 
 @asynccontextmanager
