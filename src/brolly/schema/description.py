@@ -18,12 +18,13 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
     if views := {n: {"query": t.view.query} for n, t in snapshot.views.items() if t.view and t.view.plain}:
         found["views"] = views
     alone = {name: found[0] for name, found in snapshot.functions.items() if len(found) == 1}
-    if functions := {n: _function(f) for n, f in alone.items() if f.plain and not (f.definer or f.settings)}:
+    if functions := {n: describe_function(f) for n, f in alone.items() if f.plain and not (f.definer or f.settings)}:
         found["functions"] = functions
     return found
 
 
-def _function(now: Function) -> dict[str, Any]:
+def describe_function(now: Function) -> dict[str, Any]:
+    """One function as the document has it."""
     arguments: dict[str, Any] = {}
     for argument in now.arguments:
         kind = bare_text(argument.value.type)

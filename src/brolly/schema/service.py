@@ -22,6 +22,7 @@ from brolly.pg.pool import Connection
 from brolly.pg.session import as_caller
 from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
+from brolly.schema.advice import advise
 from brolly.schema.description import describe, known, open_tables
 from brolly.schema.diff import make_plan
 from brolly.schema.document import Document, parse_document
@@ -43,8 +44,8 @@ _SETTINGS = (
 )
 
 _SHAPE = (
-    "{tables:{t:{columns:{c:{type,primaryKey?,nullable?,default?,unique?,references?}},indexes?,primaryKey?,checks?,"
-    "_dropColumns?,_alterType?}},views?,functions?,_drop?}"
+    "{tables:{t:{columns:{c:{type,primaryKey,nullable,default,unique,references}},indexes,primaryKey,checks,"
+    "_dropColumns,_alterType}},views,functions,_drop}"
 )
 
 
@@ -53,6 +54,7 @@ class GetSchema(AppParams):
 
     # The default is not worth advertising.
     format: Literal["json", "typescript"] = Field("json", json_schema_extra={"enum": ["typescript"]})
+    advise: bool = False
 
 
 class Preview(AppParams):
@@ -85,6 +87,8 @@ async def get_schema(deps: Deps, caller: Caller, params: GetSchema) -> dict[str,
     result: dict[str, Any] = {"app_id": app.id, "schema": describe(snapshot), "api_base": url, "api_url": url}
     if warnings := open_tables(_open(outcomes(Document(), snapshot)), app.id):
         result["warnings"] = warnings
+    if params.advise:
+        result["advice"] = advise(snapshot, app.id)
     result["_meta"] = {
         "resource_info": {"table_count": len(names), "tables": names},
         "next_actions": _next_actions(bool(names), "warnings" in result),

@@ -1,0 +1,102 @@
+"""What is risky or slow about an app's structure, each with the call that mends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from brolly.pg.catalog import Policy, Snapshot, Table
+from brolly.schema.description import describe_function
+from brolly.schema.statements import fit
+
+_OWNER = re.compile(r"\b([a-z_][a-z0-9_]*)\)?(?:::\w+)? = \(*(?:select )?current_user_id\(\)", re.IGNORECASE)
+Advice = dict[str, Any]
+
+
+def advise(snapshot: Snapshot, app_id: str) -> list[Advice]:
+    """The entries, risks first."""
+    found = [entry for table in snapshot.tables.values() for entry in _table(table, app_id)]
+    found += _routines(snapshot, app_id)
+    return sorted(found, key=lambda entry: entry["level"] != "risk")
+
+
+def _entry(level: str, kind: str, name: str, message: str, tool: str, **arguments: Any) -> Advice:
+    fix = {"tool": tool, "arguments": arguments}
+    return {"level": level, "kind": kind, "table": name, "message": message, "fix": fix}
+
+
+def _apply(app_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    return {"action": "apply", "app_id": app_id, "schema": document}
+
+
+def _table(table: Table, app_id: str) -> Iterator[Advice]:
+    name = table.name
+    if not table.rls_enabled:
+        said = "No row-level security: every signed-in user reads and changes all rows."
+        yield _entry("risk", "rls_off", name, said, "manage_rls", action="enable", app_id=app_id, table_name=name)
+    for policy in table.policies:
+        if _open_to_anybody(policy):
+            said = f"Policy {policy.name} lets anonymous callers write any row."
+            where = {"app_id": app_id, "table_name": name, "policy_name": policy.name}
+            yield _entry("risk", "open_writes", name, said, "manage_rls", action="delete", **where)
+    if not table.primary_key:
+        spec: dict[str, Any] = {"columns": {"id": {"type": "bigserial", "primaryKey": True}}}
+        if "id" in table.columns:
+            spec = {"primaryKey": ["id"]}
+        said = "No primary key: rows cannot be reached one by one, and pages have no cursor."
+        yield _entry("slow", "no_primary_key", name, said, "manage_schema", **_apply(app_id, {"tables": {name: spec}}))
+    for columns, why in _unindexed(table):
+        index = fit(f"{name}_{'_'.join(columns)}_idx", {i.name for i in table.indexes})
+        spec = {"indexes": {index: {"columns": list(columns)}}}
+        said = f"No index begins with {', '.join(columns)}, {why}."
+        yield _entry("slow", "no_index", name, said, "manage_schema", **_apply(app_id, {"tables": {name: spec}}))
+    for twin, kept in _doubled(table):
+        spec = {"_dropIndexes": [twin]}
+        said = f"Index {twin} does what {kept} does."
+        yield _entry("slow", "double_index", name, said, "manage_schema", **_apply(app_id, {"tables": {name: spec}}))
+
+
+def _open_to_anybody(policy: Policy) -> bool:
+    judged = policy.check or policy.using
+    anybody = not policy.roles or "butterbase_anon" in policy.roles
+    return policy.permissive and policy.command != "SELECT" and anybody and judged == "true"
+
+
+def _unindexed(table: Table) -> Iterator[tuple[tuple[str, ...], str]]:
+    covered = [i.columns for i in table.indexes if i.valid and i.method == "btree" and " WHERE " not in i.definition]
+    wanted = {key.columns: f"by which {key.table} is referred to" for key in table.foreign_keys}
+    for policy in table.policies:
+        for column in _OWNER.findall(f"{policy.using or ''} {policy.check or ''}"):
+            if column in table.columns and policy.command != "INSERT":
+                wanted.setdefault((column,), f"which policy {policy.name} compares in every query")
+    for columns, why in wanted.items():
+        if not any(index[: len(columns)] == columns for index in covered):
+            yield columns, why
+
+
+def _doubled(table: Table) -> Iterator[tuple[str, str]]:
+    seen: dict[Any, str] = {}
+    # Those that belong to a constraint come first: they are the ones that stay.
+    for index in sorted(table.indexes, key=lambda i: (i.constraint is None, not i.unique, i.name)):
+        if not index.plain:
+            continue
+        form = (index.columns, index.opclasses, index.method)
+        if form not in seen:
+            seen[form] = index.name
+        elif index.constraint is None:
+            yield index.name, seen[form]
+
+
+def _routines(snapshot: Snapshot, app_id: str) -> Iterator[Advice]:
+    for name, table in snapshot.views.items():
+        if table.view is not None and not table.view.invoker:
+            said = "The view reads with its owner's rights, past every policy; it is served to the service role alone."
+            views = {"views": {name: {"query": table.view.query}}}
+            yield _entry("risk", "owner_view", name, said, "manage_schema", **_apply(app_id, views))
+    for name, functions in snapshot.functions.items():
+        for function in functions:
+            if function.definer and function.plain and len(functions) == 1:
+                said = "The function runs with its owner's rights (security definer), past every policy."
+                made = {"functions": {name: describe_function(function)}}
+                yield _entry("risk", "definer_function", name, said, "manage_schema", **_apply(app_id, made))

@@ -1,0 +1,32 @@
+"""Every piece of advice holds the call that makes it go away."""
+
+from __future__ import annotations
+
+from brolly.deps import Deps
+from brolly.registry import App
+from tests.conftest import McpCall
+
+
+async def test_each_fix_removes_its_advice(mcp: McpCall, app: App, deps: Deps) -> None:
+    async with deps.pools.owner(app) as conn:
+        await conn.execute(
+            "create table a (id int primary key, body text); create table keyless (x int);"
+            "create table b (id int primary key, a int references a, user_id text);"
+            "create index one on b (user_id, a); create index two on b (user_id, a);"
+            "create view v as select * from a;"
+            "create function f() returns int language sql security definer as 'select 1'"
+        )
+    await deps.catalog.changed(app)
+    where = {"app_id": app.id, "table_name": "a"}
+    policy = {"command": "INSERT", "role": "anon", "with_check_expression": "true"}
+    await mcp("manage_rls", action="create_policy", policy_name="open", **where, **policy)
+    got = (await mcp("manage_schema", action="get", app_id=app.id, advise=True))["advice"]
+    kinds = {entry["kind"] for entry in got}
+    expected = {"rls_off", "open_writes", "no_primary_key", "no_index", "double_index", "owner_view"}
+    assert kinds == expected | {"definer_function"}
+    for entry in got:
+        assert set(entry) == {"level", "kind", "table", "message", "fix"}
+        await mcp(entry["fix"]["tool"], **entry["fix"]["arguments"])
+        left = (await mcp("manage_schema", action="get", app_id=app.id, advise=True))["advice"]
+        assert entry not in left
+    assert (await mcp("manage_schema", action="get", app_id=app.id, advise=True))["advice"] == []
