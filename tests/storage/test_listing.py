@@ -90,10 +90,19 @@ async def test_filters(place: Place) -> None:
         assert [o["filename"] for o in (await listed(place, "A", query))["objects"]] == names, query
 
 
-@pytest.mark.parametrize("query", ["?limit=0", "?limit=1001", "?cursor=x", "?cursor=W10=", "?status=gone", "?limti=3"])
+@pytest.mark.parametrize(
+    "query",
+    ["?limit=0", "?limit=1001", "?cursor=x", "?cursor=W10=", "?status=gone", "?limti=3", "?prefix=%00", "?folder=a%00"],
+)
 async def test_what_a_list_does_not_take(place: Place, query: str) -> None:
     for who in ("A", "service"):
         assert (await place.send(who, "GET", f"objects{query}")).status_code == 400
+
+
+async def test_a_filter_that_postgres_cannot_hold_is_a_mistake_of_the_caller(place: Place) -> None:
+    for query in ("?user_id=%00", "?content_type=%00", "?content_type=%00/*"):
+        answer = await place.send("service", "GET", f"objects{query}")
+        assert (answer.status_code, code_of(answer)) == (400, "VALIDATION_INVALID_INPUT"), query
 
 
 async def test_moving_keeps_id_and_bytes(place: Place) -> None:
