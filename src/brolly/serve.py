@@ -25,7 +25,7 @@ from brolly.daemon import Running, log_path, make_folders, record_path, server_l
 from brolly.deps import Deps
 from brolly.keys.service import ensure_owner_key
 from brolly.listener import BACKLOG, local_url
-from brolly.patience import OncePerWhile, PatientProtocol, raise_file_limit
+from brolly.patience import OncePerWhile, PatientProtocol, raise_file_limit, return_large_memory
 from brolly.pg.embedded.cluster import bound_log
 from brolly.web import build_web
 
@@ -193,6 +193,7 @@ async def serve(
     ``keep_log`` keeps the log of a server in the background small.
     """
     raise_file_limit()
+    return_large_memory()
     make_folders(settings.home)
     settings = replace(settings, port=listener.getsockname()[1])
     stop = _Stop()
