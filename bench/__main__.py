@@ -32,7 +32,8 @@ def main() -> None:
     names = [one.name for one in MEASUREMENTS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(names)}; all if none is given")
-    parser.add_argument("--quick", action="store_true", help="small versions, below a minute; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="small versions; writes nothing")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md even with --quick")
     parser.add_argument("--dry", action="store_true", help="full size, but leave docs/benchmarks.md as it is")
     parser.add_argument("--calm", type=float, default=0, metavar="S", help="wait up to S seconds for a quiet machine")
     given = parser.parse_args()
@@ -42,7 +43,7 @@ def main() -> None:
     chosen = [one for one in MEASUREMENTS if not given.names or one.name in given.names]
     console = Console()
     console.print(f"[dim]{describe()}[/]\n")
-    wishes = Wishes(quick=given.quick, keep=not (given.quick or given.dry), calm=given.calm)
+    wishes = Wishes(quick=given.quick, keep=given.write or not (given.quick or given.dry), calm=given.calm)
     # Ended by a supervisor as by Ctrl-C: what was started is ended, what was made is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = anyio.run(run_all, chosen, wishes, console)

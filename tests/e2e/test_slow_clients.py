@@ -57,6 +57,17 @@ async def test_nor_is_the_second_on_a_connection(port: int) -> None:
         assert await is_let_go(stream)
 
 
+@pytest.mark.parametrize(
+    "head", [b"GET /health HTTP/1.1\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nX-a: " + b"a" * 100_000]
+)
+async def test_a_head_without_host_or_without_end_is_refused(port: int, head: bytes) -> None:
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        for start in range(0, len(head), 30_000):
+            await stream.send(head[start : start + 30_000])
+            await anyio.sleep(0.01)
+        assert b" 400 " in await stream.receive()
+
+
 async def test_the_others_are_served(port: int) -> None:
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
     try:
