@@ -5,6 +5,7 @@ create extension vector;
 
 create schema auth authorization administrator;
 create schema brolly authorization administrator;
+create schema functions authorization administrator;
 create schema public authorization brolly_owner;
 create schema storage authorization administrator;
 
@@ -178,6 +179,75 @@ create table brolly.migrations (
 );
 alter table brolly.migrations owner to administrator;
 
+create table functions.claims (
+    scope text not null,
+    key text not null,
+    expires_at timestamp with time zone not null,
+    constraint claims_pkey PRIMARY KEY (scope, key)
+);
+alter table functions.claims owner to administrator;
+CREATE INDEX claims_expiry ON functions.claims USING btree (expires_at);
+
+create table functions.environment (
+    single boolean not null default true,
+    env bytea not null,
+    updated_at timestamp with time zone not null default now(),
+    constraint environment_pkey PRIMARY KEY (single),
+    constraint environment_single_check CHECK (single)
+);
+alter table functions.environment owner to administrator;
+
+create table functions.functions (
+    id uuid not null default gen_random_uuid(),
+    name text not null,
+    description text,
+    code text not null,
+    timeout_ms integer not null,
+    memory_limit_mb integer not null,
+    env bytea,
+    options jsonb not null default '{}'::jsonb,
+    created_at timestamp with time zone not null default now(),
+    deployed_at timestamp with time zone not null default now(),
+    deleted_at timestamp with time zone,
+    constraint functions_pkey PRIMARY KEY (id)
+);
+alter table functions.functions owner to administrator;
+CREATE UNIQUE INDEX functions_name ON functions.functions USING btree (name) WHERE (deleted_at IS NULL);
+
+create table functions.invocations (
+    id bigint not null generated always as identity,
+    token uuid not null,
+    function_id uuid not null,
+    started_at timestamp with time zone not null,
+    trigger text not null,
+    caller text not null,
+    method text not null,
+    path text not null,
+    status integer not null,
+    duration_ms real not null,
+    error text,
+    stack text,
+    lines jsonb not null default '[]'::jsonb,
+    constraint invocations_pkey PRIMARY KEY (id),
+    constraint invocations_token_key UNIQUE (token),
+    constraint invocations_function_id_fkey FOREIGN KEY (function_id) REFERENCES functions.functions(id) ON DELETE CASCADE
+);
+alter table functions.invocations owner to administrator;
+CREATE INDEX invocations_function ON functions.invocations USING btree (function_id, id DESC);
+CREATE INDEX invocations_time ON functions.invocations USING btree (started_at);
+
+create table functions.triggers (
+    function_id uuid not null,
+    type text not null,
+    config jsonb not null default '{}'::jsonb,
+    secret bytea,
+    enabled boolean not null default true,
+    constraint triggers_pkey PRIMARY KEY (function_id, type),
+    constraint triggers_function_id_fkey FOREIGN KEY (function_id) REFERENCES functions.functions(id) ON DELETE CASCADE,
+    constraint triggers_type_check CHECK ((type = ANY (ARRAY['http'::text, 'cron'::text, 'webhook'::text, 'websocket'::text, 's3_upload'::text])))
+);
+alter table functions.triggers owner to administrator;
+
 create table storage.objects (
     id uuid not null default gen_random_uuid(),
     user_id text,
@@ -257,6 +327,7 @@ alter routine public.uuid_generate_v4() owner to administrator;
 
 grant usage on schema auth to brolly_auth;
 grant usage on schema brolly to brolly_owner;
+grant usage on schema functions to brolly_functions;
 grant usage on schema public to public;
 grant usage on schema storage to brolly_storage;
 grant delete, insert, select, update on table auth.codes to brolly_auth;
@@ -272,6 +343,11 @@ grant delete, insert, select, update on table auth.signing_keys to brolly_auth;
 grant delete, insert, select, update on table auth.users to brolly_auth;
 grant select on table brolly.applied_migrations to brolly_owner;
 grant insert, select on table brolly.migrations to brolly_owner;
+grant delete, insert, select, update on table functions.claims to brolly_functions;
+grant delete, insert, select, update on table functions.environment to brolly_functions;
+grant delete, insert, select, update on table functions.functions to brolly_functions;
+grant delete, insert, select, update on table functions.invocations to brolly_functions;
+grant delete, insert, select, update on table functions.triggers to brolly_functions;
 grant delete, insert, select, update on table storage.objects to brolly_storage;
 grant delete, insert, select, update on table storage.orphans to brolly_storage;
 grant delete, insert, select, update on table storage.uploads to brolly_storage;

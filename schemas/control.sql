@@ -96,6 +96,35 @@ alter table brolly.audit_log owner to administrator;
 CREATE INDEX audit_log_age ON brolly.audit_log USING brin (created_at);
 CREATE INDEX audit_log_app ON brolly.audit_log USING btree (account_id, app_id, created_at DESC, id DESC);
 
+create table brolly.cron_runs (
+    id bigint not null generated always as identity,
+    app_id text not null,
+    function_name text not null,
+    due_at timestamp with time zone not null,
+    started_at timestamp with time zone not null default now(),
+    finished_at timestamp with time zone,
+    status integer,
+    error text,
+    missed integer not null default 0,
+    constraint cron_runs_pkey PRIMARY KEY (id),
+    constraint cron_runs_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.cron_runs owner to administrator;
+CREATE INDEX cron_runs_function ON brolly.cron_runs USING btree (app_id, function_name, id DESC);
+CREATE INDEX cron_runs_time ON brolly.cron_runs USING btree (started_at);
+
+create table brolly.cron_triggers (
+    app_id text not null,
+    function_name text not null,
+    schedule text not null,
+    timezone text not null,
+    next_run_at timestamp with time zone not null,
+    constraint cron_triggers_pkey PRIMARY KEY (app_id, function_name),
+    constraint cron_triggers_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.cron_triggers owner to administrator;
+CREATE INDEX cron_triggers_due ON brolly.cron_triggers USING btree (next_run_at);
+
 create table brolly.installation (
     only_row boolean not null default true,
     secret_check text not null,

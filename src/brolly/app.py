@@ -14,10 +14,12 @@ import anyio
 from brolly.blob.opening import open_blob
 from brolly.blob.store import BlobStore
 from brolly.core.errors import AppError
-from brolly.core.settings import Settings
+from brolly.core.settings import Settings, child_environment
 from brolly.core.tokens import derive, new_secret
 from brolly.core.worker import Worker, start_workers
 from brolly.deps import Deps
+from brolly.engines.deno import Bounds, Engine
+from brolly.engines.deno import Limits as EngineLimits
 from brolly.pg.catalog import Snapshot
 from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
@@ -137,8 +139,15 @@ async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncG
         pools = AppPools(server, secret, Limits(settings.app_connections, settings.total_connections))
         stack.push_async_callback(pools.close)
         blob = await stack.enter_async_context(open_blob(settings, secret))
-        deps = _assemble(settings, secret, control, databases, Listener(server), pools, blob)
+        bounds = Bounds(
+            settings.home / "deno",
+            private_network=settings.function_private_network,
+            environment=child_environment(),
+        )
+        deno = Engine(bounds, EngineLimits(memory_mb=settings.function_memory_mb))
+        deps = _assemble(settings, secret, control, databases, Listener(server), pools, blob, deno)
         group = await stack.enter_async_context(anyio.create_task_group())
+        await group.start(deno.run)
         infrastructure = [Worker("listener", deps.listener.run)]
         if embedded is not None:
             infrastructure.append(Worker("postgres", embedded.watch))
@@ -159,6 +168,7 @@ def _assemble(
     listener: Listener,
     pools: AppPools,
     blob: BlobStore,
+    deno: Engine,
 ) -> Deps:
     async def read(app: App) -> Snapshot:
         async with pools.reader(app) as connection:
@@ -182,6 +192,7 @@ def _assemble(
         pools=pools,
         catalog=catalog,
         blob=blob,
+        deno=deno,
         slices=SLICES,
         tools={n: t for n, t in tools.items() if not wanted or n in wanted},
         capabilities={name: run for s in SLICES for name, run in s.provides.items()},

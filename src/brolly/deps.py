@@ -10,6 +10,7 @@ from brolly.blob.store import BlobStore
 from brolly.core.settings import Settings
 from brolly.core.slice import Slice
 from brolly.core.tool import AuditEvent, Tool
+from brolly.engines.deno import Engine
 from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
 from brolly.pg.listen import Listener
@@ -32,6 +33,7 @@ class Deps:
     pools: AppPools
     catalog: Catalogs
     blob: BlobStore
+    deno: Engine
     slices: tuple[Slice, ...]
     tools: Mapping[str, Tool]
     capabilities: Mapping[str, Callable[..., Any]]

@@ -30,18 +30,25 @@ def caller_of(request: Request) -> Caller:
 
 async def json_body(request: Request) -> Arguments:
     """The body as an object; an empty one counts as absent."""
+    body = await json_value(request)
+    if body is None and not (await request.body()).strip():
+        return {}
+    if not isinstance(body, dict):
+        raise AppError("VALIDATION_INVALID_SCHEMA", "The body must be a JSON object.")
+    return body  # pyright: ignore[reportUnknownVariableType]
+
+
+async def json_value(request: Request) -> Any:
+    """The body as whatever JSON it is; None when it is empty."""
     raw = await request.body()
     if not raw.strip():
-        return {}
+        return None
     try:
-        body = json.loads(raw)
+        return json.loads(raw)
     except ValueError as error:
         raise AppError("VALIDATION_INVALID_SCHEMA", f"The body is not JSON: {error}.") from None
     except RecursionError:
         raise AppError("VALIDATION_INVALID_SCHEMA", "The body is nested too deeply.") from None
-    if not isinstance(body, dict):
-        raise AppError("VALIDATION_INVALID_SCHEMA", "The body must be a JSON object.")
-    return body  # pyright: ignore[reportUnknownVariableType]
 
 
 def query_arguments(request: Request) -> Arguments:

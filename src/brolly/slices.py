@@ -8,6 +8,7 @@ from brolly.auth import SLICE as AUTH
 from brolly.core.slice import Slice
 from brolly.data import SLICE as DATA
 from brolly.docs import SLICE as DOCS
+from brolly.functions import SLICE as FUNCTIONS
 from brolly.keys import SLICE as KEYS
 from brolly.regions import SLICE as REGIONS
 from brolly.rls import SLICE as RLS
@@ -15,4 +16,6 @@ from brolly.schema import SLICE as SCHEMA
 from brolly.storage import SLICE as STORAGE
 from brolly.suggestions import SLICE as SUGGESTIONS
 
-SLICES: tuple[Slice, ...] = (APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS)
+SLICES: tuple[Slice, ...] = (
+    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS,
+)  # fmt: skip

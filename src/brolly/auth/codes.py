@@ -7,12 +7,12 @@ import secrets
 from datetime import timedelta
 from typing import Any, Literal
 
-from brolly.auth.sealing import keyed_hash
 from brolly.auth.sessions import USER
 from brolly.core.tokens import hash_key
 from brolly.deps import Deps
 from brolly.pg.pool import Connection
 from brolly.registry import App
+from brolly.sealing import keyed_hash
 
 Kind = Literal["verify_email", "reset_password", "magic_link", "mfa"]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from brolly.auth.access import users_of
-from brolly.auth.sealing import keyed_hash
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.networks import network_of
 from brolly.deps import Deps
 from brolly.pg.pool import Connection
 from brolly.registry import App
+from brolly.sealing import keyed_hash
 
 WINDOW_SECONDS = 900
 FAILURES = 10

@@ -18,7 +18,6 @@ from brolly.auth.entry import Entry, answer
 from brolly.auth.events import note
 from brolly.auth.identities import has_mailbox
 from brolly.auth.limits import admit, forgive, signed_in
-from brolly.auth.sealing import keyed_hash, seal, unseal
 from brolly.auth.service import Reply
 from brolly.auth.sessions import USER, end_sessions, open_session
 from brolly.core.caller import Caller
@@ -28,6 +27,7 @@ from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.pg.pool import Connection
 from brolly.registry import App
+from brolly.sealing import keyed_hash, seal, unseal
 
 STEP_SECONDS = 30
 _DRIFT = 1

@@ -14,7 +14,6 @@ from pydantic.json_schema import SkipJsonSchema
 from brolly.auth.access import users_of
 from brolly.auth.oauth_providers import BUILT_IN, CUSTOM, CUSTOM_OIDC, GUID, NAME, TENANTS, Provider
 from brolly.auth.oauth_redirects import split
-from brolly.auth.sealing import seal, unseal
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.times import iso
@@ -22,6 +21,7 @@ from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.pg.pool import Connection
 from brolly.registry import App
+from brolly.sealing import seal, unseal
 
 _COLUMNS = (
     "id, provider, client_id, secrets, redirect_uris, scopes, authorization_url, token_url, userinfo_url, "

@@ -8,11 +8,11 @@ import secrets
 from dataclasses import dataclass
 
 from brolly.auth.access import users_of
-from brolly.auth.sealing import seal, unseal
 from brolly.core.errors import AppError
 from brolly.core.tokens import hash_key
 from brolly.deps import Deps
 from brolly.registry import App
+from brolly.sealing import seal, unseal
 
 SECONDS = 600
 _COOKIE = "brolly_oauth_"

@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import RSAAlgorithm
 
 from brolly.auth.access import users_of
-from brolly.auth.sealing import seal, unseal
 from brolly.auth.state import state_of
 from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.pg.databases import APP_ID
 from brolly.registry import App
+from brolly.sealing import seal, unseal
 
 ISSUER = "butterbase:app:"
 ALGORITHM = "RS256"

@@ -49,6 +49,7 @@ CODES: Mapping[str, Code] = {
     "AUTH_ORG_FORBIDDEN": Code(403, "Leave organization_id out of init_app to use your own account.", "The key does not belong to the organization named."),
     "AUTH_RLS_POLICY_VIOLATION": Code(403, "Call manage_rls with action list to see the policies of this table.", "Row-level security does not let this caller do that to this row or table."),
     "AUTH_RLS_REQUIRES_USER_JWT": Code(403, "Repeat as a signed-in user: select_rows and insert_row take as_role user with as_user.", "A policy needs a signed-in user, and there is none."),
+    "AUTH_IMPERSONATION_DISABLED": Code(403, "Deploy the function with deploy_function and allow_service_key_impersonation: true.", "The function lets no service key act as a user."),
     "AUTH_IMPERSONATION_FORBIDDEN": Code(403, "Call select_rows with as_role and as_user using a service key.", "Only a service key may act as another role."),
     # End users' sign-in.
     "AUTH_INVALID_END_USER_JWT": Code(401, "Sign in again at POST /auth/{app_id}/login and send its access_token; manage_auth_users list shows who can.", "The access token was not signed by this app, is for another one, or is malformed."),
@@ -93,6 +94,9 @@ CODES: Mapping[str, Code] = {
     "EXTERNAL_DB_ERROR": Code(503, "Wait a few seconds and repeat the same call (manage_app list shows whether all is well again); if it persists, ask the operator to run brolly status.", "The database does not answer at the moment.", ws_close=1013),
     "DATABASE_TIMEOUT": Code(504, "Narrow the query with filters and a smaller limit in select_rows, or add an index with manage_schema apply.", "The statement took too long, or waited too long for a lock, and was ended.", ws_close=1013),
     "S3_ERROR": Code(503, "Repeat the same call in a few seconds, nothing was half done (manage_app list shows whether the rest works); if it persists, ask the operator to run brolly status.", "The object store, a folder or an S3 service, does not answer, is full or refuses the server.", ws_close=1013),
+    "EXTERNAL_NETWORK_ERROR": Code(502, "Repeat the call if that does no harm; manage_function get_logs shows what the function did.", "The process that runs the app's functions ended during the call, for example for want of memory."),
+    "FUNCTION_TIMEOUT": Code(504, "Make the function faster or raise its timeoutMs with deploy_function; manage_function get_logs shows what it did.", "The function did not answer within its time, and was ended."),
+    "FUNCTION_BUSY": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; manage_function get_logs shows what is running long.", "As many calls of the app's functions run at once as are allowed."),
     # The server itself.
     "CONFIG_INVALID": Code(500, "Correct the setting named in the message; brolly serve --help lists them all.", "The server is configured in a way that cannot work."),
     "INTERNAL_ERROR": Code(500, "Repeat the call once; if it persists, report it with submit_suggestion and the error id.", "Something went wrong in the server; its log holds the details under the error id.", ws_close=1011),

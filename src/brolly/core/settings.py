@@ -75,6 +75,11 @@ class Settings:
     s3_access_key: str = _setting("", "Access key; empty: from where Amazon's own tools look.")
     s3_secret_key: str = _setting("", "Secret of the access key.", hidden=True)
     s3_force_path_style: bool = _setting(True, "Name the bucket in the path of a given endpoint, not in its host.")
+    function_log_days: int = _setting(14, "Days for which calls of functions are kept in their logs.")
+    function_memory_mb: int = _setting(512, "Memory in MB above which an app's function process is ended.")
+    function_private_network: bool = _setting(
+        False, "Let functions reach this machine and private networks; only for code that you trust as yourself."
+    )
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")
@@ -246,6 +251,17 @@ def is_set(name: str, environ: Mapping[str, str] | None = None) -> bool:
     """Whether the environment sets that setting, be it to its default."""
     environ = os.environ if environ is None else environ
     return environ.get(PREFIX + name.upper(), "") != ""
+
+
+_FOR_CHILDREN = (
+    "PATH", "LANG", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "NPM_CONFIG_REGISTRY",
+)  # fmt: skip
+
+
+def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What programs that fetch from the network need of the environment, and nothing else of it."""
+    environ = os.environ if environ is None else environ
+    return {name: environ[name] for name in _FOR_CHILDREN if name in environ}
 
 
 def describe_settings() -> list[dict[str, Any]]:

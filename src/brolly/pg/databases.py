@@ -17,11 +17,20 @@ from typing import Any
 import anyio
 import asyncpg
 
+from brolly.core.caller import ROLES
 from brolly.core.errors import AppError
 from brolly.core.tokens import derive
 from brolly.pg.locks import advisory_lock
 from brolly.pg.migrate import fingerprint, latest, migrate
-from brolly.pg.pool import OWNER_ROLE, Connection, Database, door_login, login_password, owner_login
+from brolly.pg.pool import (
+    OWNER_ROLE,
+    Connection,
+    Database,
+    door_login,
+    function_login,
+    login_password,
+    owner_login,
+)
 from brolly.pg.server import Server
 
 APP_ID = re.compile(r"^app_[0-9a-z]{12}$")
@@ -30,7 +39,9 @@ AUTH_ROLE = "brolly_auth"
 """Reads and writes schema ``auth``, where an app's end users are kept; no caller ever takes it on."""
 STORAGE_ROLE = "brolly_storage"
 """The same for schema ``storage``, where an app's files are listed."""
-_PLATFORM_ROLES = (AUTH_ROLE, STORAGE_ROLE)
+FUNCTIONS_ROLE = "brolly_functions"
+"""The same for schema ``functions``."""
+_PLATFORM_ROLES = (AUTH_ROLE, STORAGE_ROLE, FUNCTIONS_ROLE)
 _SCRAM_ROUNDS = 4096
 
 
@@ -165,6 +176,32 @@ class Databases:
         # A statement whose client has gone is ended, also when the request to cancel it came too early.
         await connection.execute(f"alter role {door} set client_connection_check_interval = '2s'")
 
+    async def create_function_logins(self, app_id: str) -> None:
+        """One login for each role that an app's functions may have, which can take on that role alone.
+
+        Statements that functions send are not ours: whatever they do to the role or the session, behind the
+        login there is nothing wider. Repeating it does no harm.
+        """
+        name = _safe(app_id)
+        async with self._control.acquire() as connection, connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", f"function-logins:{name}")
+            for kind, role in ROLES.items():
+                login = function_login(name, kind)
+                if await connection.fetchval("select 1 from pg_roles where rolname = $1", login):
+                    continue
+                verifier = scram_verifier(login_password(self._secret, login))
+                await connection.execute(
+                    f"create role {login} login noinherit nosuperuser nocreatedb nocreaterole password '{verifier}'"
+                )
+                await connection.execute(f"grant {login} to current_user")
+                await connection.execute(f"grant {role} to {login}")
+                await connection.execute(f"grant connect on database {name} to {login}")
+                await connection.execute(f"alter role {login} set statement_timeout = '{self._statement_timeout}s'")
+                await connection.execute(f"alter role {login} set idle_in_transaction_session_timeout = '15s'")
+                await connection.execute(f"alter role {login} set lock_timeout = '10s'")
+                await self._bound(connection, login)
+                await connection.execute(f"alter role {login} set client_connection_check_interval = '2s'")
+
     async def _bound(self, connection: Connection, door: str) -> None:
         """Limits that not every server knows, or lets everybody set."""
         row = await connection.fetchrow(
@@ -194,7 +231,8 @@ class Databases:
         """Remove the app's database and logins; repeating it does no harm."""
         name = _safe(app_id)
         await connection.execute(f"drop database if exists {name} with (force)")
-        await connection.execute(f"drop role if exists {door_login(name)}, {owner_login(name)}")
+        logins = [door_login(name), owner_login(name), *(function_login(name, kind) for kind in ROLES)]
+        await connection.execute(f"drop role if exists {', '.join(logins)}")
 
     async def migrate_database(self, app_id: str) -> list[str]:
         """Bring one app's database up to date; the names of the migrations applied."""

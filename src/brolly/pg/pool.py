@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import asyncpg
 
+from brolly.core.caller import Kind
 from brolly.core.tokens import derive
 from brolly.pg.errors import translate, translated
 from brolly.pg.pipeline import PipelineConnection, Result, Step
@@ -19,6 +20,8 @@ from brolly.pg.server import Server
 
 Connection = Any
 """An asyncpg connection, or a pool's proxy of one. asyncpg ships no complete types."""
+
+Prepare = Callable[[Any], Awaitable[None]]
 
 IDLE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
@@ -43,8 +46,10 @@ class Database:
         password: str = "",
         database: str = "",
         make_room: Callable[[], Awaitable[None]] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         self._make_room = make_room
+        self._prepare = prepare
         self._args = server.connect_args(user=user or None, password=password or None, database=database or None)
         self._most = size
         self._idle: deque[tuple[float, PipelineConnection]] = deque()
@@ -129,6 +134,8 @@ class Database:
             made: Any = await asyncpg.connect(
                 **self._args, timeout=CONNECT_SECONDS, connection_class=PipelineConnection
             )
+            if self._prepare is not None:
+                await self._prepare(made)
         except BaseException:
             self._opening -= 1
             self._pass_on(None)
@@ -227,6 +234,11 @@ def owner_login(app_id: str) -> str:
     return f"{app_id}_owner"
 
 
+def function_login(app_id: str, kind: Kind) -> str:
+    """The login of the app's functions when they act for such a caller: may take on that one role."""
+    return f"{app_id}_fn_{kind}"
+
+
 def login_password(secret: str, login: str) -> str:
     """The password of a login, derived from the installation secret and stored nowhere."""
     return derive(secret, f"login:{login}")
@@ -263,6 +275,23 @@ class AppPools:
                 password=login_password(self._secret, login),
                 database=app.db_name,
                 make_room=self.make_room,
+            )
+        return pool
+
+    def function(self, app: Any, kind: Kind, prepare: Prepare) -> Database:
+        """The pool for statements that the app's functions send while they act for such a caller."""
+        name = f"{app.id}/{kind}"
+        pool = self._pools.get(name)
+        if pool is None:
+            login = function_login(app.id, kind)
+            pool = self._pools[name] = Database(
+                self._server,
+                size=self._limits.per_app,
+                user=login,
+                password=login_password(self._secret, login),
+                database=app.db_name,
+                make_room=self.make_room,
+                prepare=prepare,
             )
         return pool
 
@@ -304,7 +333,9 @@ class AppPools:
             await self.forget(min(idle)[1])
 
     async def forget(self, app_id: str) -> None:
-        """Close an app's pool."""
+        """Close an app's pools, or the one of that name."""
+        for name in [n for n in self._pools if n.startswith(f"{app_id}/")]:
+            await self.forget(name)
         pool = self._pools.pop(app_id, None)
         if (waiting := self._owners.get(app_id)) is not None and not waiting.borrowed_tokens:
             del self._owners[app_id]

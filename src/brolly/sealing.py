@@ -1,4 +1,4 @@
-"""Encryption of what must be read again: signing keys and the secrets of second factors."""
+"""Encryption of what must be read again: signing keys, secrets of second factors, settings of functions."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Programs that we run but did not write."""

@@ -1,0 +1,367 @@
+"""Runs functions: a process per app on demand, an isolate per function, calls within their limits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import httpx
+
+from brolly.core.errors import AppError
+from brolly.engines.deno.check import Diagnostic, check
+from brolly.engines.deno.host import Host, HostCalls
+from brolly.engines.deno.isolate import Isolate, headers_of, lines_of
+from brolly.engines.deno.process import Bounds, Process
+
+log = logging.getLogger("brolly.deno")
+
+LINGER_SECONDS = 30.0
+"""How long ``ctx.waitUntil`` may go on after the answer."""
+WATCH_SECONDS = 1.0
+RETIRE_SECONDS = 300.0
+"""The longest that a call may take, and so the longest that a replaced version may still be needed."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A function as deployed. ``timeout`` in seconds is for one call, its body included."""
+
+    app_id: str
+    name: str
+    code: str
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    timeout: float = 30.0
+
+    @property
+    def version(self) -> str:
+        """Changes with all that an isolate is made of, so that a changed function gets a new one."""
+        seen = json.dumps([self.name, self.code, dict(self.env), dict(self.about)], sort_keys=True)
+        return hashlib.sha256(seen.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call: the request as the handler sees it, who calls (``ctx.user``, ``ctx.caller``), what it may ask."""
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+    about: Mapping[str, Any]
+    calls: HostCalls
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the handler returned. ``failed`` when it threw: the body is then {message, stack, code?}.
+
+    ``pending``: promises given to ``ctx.waitUntil`` go on; their lines come by ``HostCalls``.
+    """
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: AsyncIterator[bytes]
+    lines: list[dict[str, Any]]
+    lines_cut: int
+    failed: bool
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per app: ``at_once`` calls run, ``waiting`` more wait for at most ``wait_seconds``; its process is stopped
+    after ``idle_seconds`` without a call, or when it holds more than ``memory_mb``; an isolate that does not
+    answer for ``blocked_seconds`` is ended.
+    """
+
+    at_once: int = 100
+    waiting: int = 100
+    wait_seconds: float = 10.0
+    idle_seconds: float = 300.0
+    memory_mb: int = 512
+    blocked_seconds: float = 10.0
+
+
+@dataclass(slots=True)
+class _App:
+    """An app's process, if it runs, its loaded functions and its calls."""
+
+    folder: Path
+    slots: anyio.Semaphore
+    changing: anyio.Lock = field(default_factory=anyio.Lock)
+    process: Process | None = None
+    isolates: dict[str, Isolate] = field(default_factory=dict[str, Isolate])
+    running: int = 0
+    waiting: int = 0
+    used_at: float = field(default_factory=anyio.current_time)
+
+
+class Engine:
+    """All apps' functions in this server process."""
+
+    def __init__(self, bounds: Bounds, limits: Limits | None = None) -> None:
+        self._bounds, self._limits = bounds, limits or Limits()
+        # A short name, since a socket's path may have 100 characters.
+        self._folder = Path(tempfile.mkdtemp(prefix="brolly-fn-"))
+        self._host = Host(str(self._folder / "host.sock"))
+        self._apps: dict[str, _App] = {}
+        self._group: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve functions' questions and watch the processes until cancelled; then end them all."""
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                await group.start(self._host.serve)
+                group.start_soon(self._watch)
+                task_status.started()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for app_id in list(self._apps):
+                    await self.forget(app_id)
+                await anyio.to_thread.run_sync(shutil.rmtree, self._folder, True)
+
+    def _running(self) -> anyio.abc.TaskGroup:
+        if self._group is None:
+            raise RuntimeError("the engine is used outside of run()")
+        return self._group
+
+    def start_soon(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Work on something in the background, for as long as the engine runs. What it raises is logged."""
+        self._running().start_soon(self._quietly, work, args)
+
+    async def _quietly(self, work: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
+        try:
+            await work(*args)
+        except Exception:
+            log.exception("background work failed")
+
+    async def forget(self, app_id: str) -> None:
+        """End an app's process and all its calls."""
+        if (app := self._apps.pop(app_id, None)) is not None:
+            async with app.changing:
+                await self._stop(app)
+            await anyio.to_thread.run_sync(shutil.rmtree, app.folder, True)
+
+    @property
+    def folder(self) -> Path:
+        """Where the sockets and the modules of running functions lie; closed to other accounts."""
+        return self._folder
+
+    async def check(self, name: str, code: str) -> list[Diagnostic]:
+        """What the compiler has against the module; see ``check``."""
+        return await check(name, code, self._bounds)
+
+    async def load(self, program: Program) -> None:
+        """Have the function loaded as a call would need it; ``VALIDATION_INVALID_SCHEMA`` when it cannot be."""
+        await self._isolate(self._app(program.app_id), program)
+
+    @asynccontextmanager
+    async def invoke(self, program: Program, invocation: Invocation) -> AsyncGenerator[Answer]:
+        """The answer while it comes in.
+
+        Raises ``FUNCTION_BUSY``, ``FUNCTION_TIMEOUT`` (also out of ``Answer.body``), ``EXTERNAL_NETWORK_ERROR``
+        when the process died with the call, and ``VALIDATION_INVALID_SCHEMA`` when the module cannot be loaded.
+        """
+        app = self._app(program.app_id)
+        async with self._slot(app):
+            token = self._host.open_call(invocation.calls)
+            pending = False
+            try:
+                isolate, response = await self._exchange(app, program, invocation, token)
+                try:
+                    lines, cut = lines_of(response)
+                    pending = "x-brolly-pending" in response.headers
+                    yield Answer(
+                        response.status_code,
+                        headers_of(response),
+                        self._body(program, isolate, response, anyio.current_time() + program.timeout),
+                        lines,
+                        cut,
+                        "x-brolly-failed" in response.headers,
+                        pending,
+                    )
+                finally:
+                    isolate.leave()
+                    with anyio.CancelScope(shield=True):
+                        await response.aclose()
+            finally:
+                if pending and self._group is not None:
+                    self._group.start_soon(self._host.linger, token, LINGER_SECONDS)
+                else:
+                    await self._host.close_call(token)
+
+    @asynccontextmanager
+    async def _slot(self, app: _App) -> AsyncGenerator[None]:
+        try:
+            app.slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._queue(app)
+        app.running += 1
+        try:
+            yield
+        finally:
+            app.running -= 1
+            app.used_at = anyio.current_time()
+            app.slots.release()
+
+    async def _queue(self, app: _App) -> None:
+        """Wait for a call to end; raises when too many wait, or for too long."""
+        if app.waiting >= self._limits.waiting:
+            raise busy()
+        app.waiting += 1
+        try:
+            with anyio.fail_after(self._limits.wait_seconds):
+                await app.slots.acquire()
+        except TimeoutError:
+            raise busy() from None
+        finally:
+            app.waiting -= 1
+
+    async def _exchange(
+        self, app: _App, program: Program, invocation: Invocation, token: str
+    ) -> tuple[Isolate, httpx.Response]:
+        """The response's head; repeated once where the process was gone before, or the call changes nothing."""
+        call = {"token": token, "url": invocation.url, **invocation.about}
+        for again in (True, False):
+            isolate = await self._isolate(app, program)
+            isolate.enter()
+            try:
+                with anyio.fail_after(program.timeout):
+                    return isolate, await isolate.send(invocation.method, invocation.headers, invocation.body, call)
+            except BaseException as error:
+                isolate.leave()
+                if isinstance(error, TimeoutError) or isolate.blocked:
+                    raise late(program, blocked=isolate.blocked) from None
+                if not isinstance(error, httpx.TransportError):
+                    raise
+                fresh = isinstance(error, httpx.ConnectError) or invocation.method in SAFE_METHODS
+                if not (again and fresh):
+                    raise await isolate.process.broken(f"ended while {program.name} was working") from None
+                await self._discard(app, isolate)
+        raise AssertionError("unreachable")
+
+    async def _body(
+        self, program: Program, isolate: Isolate, response: httpx.Response, until: float
+    ) -> AsyncGenerator[bytes]:
+        chunks = response.aiter_raw()
+        while True:
+            try:
+                with anyio.fail_after(max(until - anyio.current_time(), 0)):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise late(program, blocked=False) from None
+            except httpx.TransportError:
+                if isolate.blocked:
+                    raise late(program, blocked=True) from None
+                raise await isolate.process.broken(f"ended while {program.name} was answering") from None
+            yield chunk
+
+    def _app(self, app_id: str) -> _App:
+        if (app := self._apps.get(app_id)) is None:
+            folder = self._folder / hashlib.sha256(app_id.encode()).hexdigest()[:12]
+            folder.mkdir(mode=0o700, exist_ok=True)
+            app = self._apps[app_id] = _App(folder, anyio.Semaphore(self._limits.at_once))
+        return app
+
+    async def _isolate(self, app: _App, program: Program) -> Isolate:
+        found = app.isolates.get(program.name)
+        if (
+            found is not None
+            and found.version == program.version
+            and not found.closed
+            and not found.process.dead.is_set()
+        ):
+            found.used_at = anyio.current_time()
+            return found
+        async with app.changing:
+            return await self._loaded(app, program)
+
+    async def _loaded(self, app: _App, program: Program) -> Isolate:
+        """Under the app's lock: the function's isolate, started and loaded if it is not."""
+        if app.process is None or app.process.dead.is_set():
+            await self._stop(app)
+            process = Process(program.app_id, app.folder, self._host)
+            await process.start(self._running(), self._bounds)
+            app.process = process
+        found = app.isolates.get(program.name)
+        if found is not None and found.version == program.version and not found.closed:
+            return found
+        isolate = Isolate(app.process, self._host, app.folder, program.name, program.version)
+        await isolate.load(program.code, program.env, program.about)
+        app.isolates[program.name] = isolate
+        if found is not None:
+            # Calls that run on the former version end on it.
+            self._running().start_soon(self._retire, found)
+        return isolate
+
+    async def _retire(self, isolate: Isolate) -> None:
+        with anyio.move_on_after(RETIRE_SECONDS):
+            await isolate.wait_idle()
+        await isolate.close()
+
+    async def _discard(self, app: _App, isolate: Isolate) -> None:
+        if app.isolates.get(isolate.name) is isolate:
+            del app.isolates[isolate.name]
+        await isolate.close()
+
+    async def _stop(self, app: _App) -> None:
+        if app.process is not None:
+            await app.process.stop()
+            app.process = None
+        for isolate in app.isolates.values():
+            await isolate.close()
+        app.isolates.clear()
+
+    async def _watch(self) -> None:
+        while True:
+            await anyio.sleep(WATCH_SECONDS)
+            async with anyio.create_task_group() as group:
+                for app in list(self._apps.values()):
+                    if app.process is not None:
+                        group.start_soon(self._look_after, app, app.process)
+
+    async def _look_after(self, app: _App, process: Process) -> None:
+        memory = await anyio.to_thread.run_sync(lambda: process.memory)
+        if memory > self._limits.memory_mb * 2**20:
+            process.stderr += b"out of memory"
+            await process.stop()
+            return
+        for isolate in list(app.isolates.values()):
+            if isolate.running and not await isolate.answers(self._limits.blocked_seconds):
+                isolate.blocked = not process.dead.is_set()
+                await self._discard(app, isolate)
+        if not app.running and anyio.current_time() - app.used_at > self._limits.idle_seconds:
+            async with app.changing:
+                if not app.running:
+                    await self._stop(app)
+
+
+def busy() -> AppError:
+    """Too many calls at once."""
+    return AppError("FUNCTION_BUSY", "Concurrency limit reached", retry_after=5)
+
+
+def late(program: Program, *, blocked: bool) -> AppError:
+    """The call took too long."""
+    why = (
+        "kept its isolate busy without ever awaiting, and was ended"
+        if blocked
+        else f"took more than {program.timeout:g} s"
+    )
+    return AppError("FUNCTION_TIMEOUT", f"The function {program.name} {why}.")

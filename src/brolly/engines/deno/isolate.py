@@ -1,0 +1,155 @@
+"""One function loaded into a worker of its app's process: where it answers, and whether it still does."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import httpx
+
+from brolly.core.errors import AppError
+from brolly.engines.deno.host import Host
+from brolly.engines.deno.process import Process
+
+LOAD_SECONDS = 30.0
+"""For fetching what a module imports, the first time."""
+CONNECTIONS = 200
+_HOP = frozenset(
+    [
+        "host",
+        "connection",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+        "content-encoding",
+        "accept-encoding",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+    ]
+)
+_OURS = "x-brolly-"
+
+
+class Isolate:
+    """A loaded function. ``running`` counts its calls, ``blocked`` tells that it was ended for not yielding."""
+
+    def __init__(self, process: Process, host: Host, folder: Path, name: str, version: str) -> None:
+        self.process, self.name, self.version = process, name, version
+        self.running, self.used_at = 0, anyio.current_time()
+        self._idle = anyio.Event()
+        self.blocked = self.closed = False
+        self._host, self._secret = host, secrets.token_urlsafe(24)
+        # Each gets a name of its own, so that none can reach, or wait for, another's socket.
+        self.key = f"{name}@{secrets.token_hex(6)}"
+        self._module = folder / f"{secrets.token_hex(12)}.ts"
+        self._socket = folder / f"{secrets.token_hex(6)}.s"
+        transport = httpx.AsyncHTTPTransport(
+            uds=str(self._socket), limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=30)
+        )
+        self._client = httpx.AsyncClient(transport=transport, timeout=None)  # noqa: S113 callers bound each call
+
+    def enter(self) -> None:
+        """A call begins."""
+        self.running += 1
+        self._idle = anyio.Event()
+
+    def leave(self) -> None:
+        """A call ends."""
+        self.running -= 1
+        if not self.running:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Until no call runs."""
+        while self.running:
+            await self._idle.wait()
+
+    async def load(self, code: str, env: Mapping[str, str], about: Mapping[str, Any]) -> None:
+        """Have the module evaluated; ``VALIDATION_INVALID_SCHEMA`` with what Deno says when that fails."""
+        await anyio.Path(self._module).write_text(code, "utf-8")
+        self._host.workers.add(self._secret)
+        answer = await self.process.order(
+            "load",
+            LOAD_SECONDS,
+            key=self.key,
+            module=self._module.as_uri(),
+            socket=str(self._socket),
+            host=self._host.path,
+            secret=self._secret,
+            env=dict(env),
+            app=dict(about),
+        )
+        if answer is not None and answer.get("ready"):
+            return
+        await self.close()
+        if answer is None and self.process.dead.is_set():
+            raise await self.process.broken(f"ended while it loaded {self.name}")
+        if answer is None:
+            raise AppError(
+                "FUNCTION_TIMEOUT",
+                f"Loading {self.name} took more than {LOAD_SECONDS:.0f} seconds.",
+                remediation="Do slow work inside the handler rather than at the top of the module, "
+                "then repeat deploy_function.",
+            )
+        raise self._unloadable(answer.get("error") or {})
+
+    def _unloadable(self, error: Mapping[str, Any]) -> AppError:
+        shown = str(error.get("message", "")).replace(self._module.as_uri(), f"{self.name}.ts")
+        return AppError(
+            "VALIDATION_INVALID_SCHEMA",
+            f"The function {self.name} cannot be loaded: {shown[:2000]}",
+            remediation="Correct the code and repeat deploy_function.",
+            details={"stack": str(error.get("stack", ""))[:4000]},
+        )
+
+    async def send(
+        self, method: str, headers: Sequence[tuple[str, str]], body: bytes, call: Mapping[str, Any]
+    ) -> httpx.Response:
+        """The response as soon as its head is there; its body must be closed by the caller."""
+        kept = [(k, v) for k, v in headers if k.lower() not in _HOP and not k.lower().startswith(_OURS)]
+        told = quote(json.dumps(call, separators=(",", ":"), default=str), safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")
+        kept += [("x-brolly-call", told), ("accept-encoding", "identity"), ("host", "function")]
+        request = httpx.Request(method, "http://function/", headers=kept, content=body or None)
+        return await self._client.send(request, stream=True)
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether its event loop turns: asked by the supervisor, answered by the isolate."""
+        answer = await self.process.order("ping", seconds, key=self.key)
+        return answer is not None and bool(answer.get("alive"))
+
+    async def close(self) -> None:
+        """End it; calls on it break."""
+        if self.closed:
+            return
+        self.closed = True
+        self._host.workers.discard(self._secret)
+        with anyio.CancelScope(shield=True):
+            await self.process.order("unload", 2.0, key=self.key)
+            await self._client.aclose()
+            for path in (self._module, self._socket):
+                await anyio.Path(path).unlink(missing_ok=True)
+
+
+def lines_of(response: httpx.Response) -> tuple[list[dict[str, Any]], int]:
+    """The console lines that came with the answer's head, and how many were too many."""
+    try:
+        told = json.loads(base64.b64decode(response.headers.get("x-brolly-lines", ""), validate=True) or b"{}")
+        return list(told.get("lines", [])), int(told.get("cut", 0))
+    except (ValueError, binascii.Error, AttributeError, TypeError):
+        return [], 0
+
+
+def headers_of(response: httpx.Response) -> list[tuple[str, str]]:
+    """The handler's own headers."""
+    pairs = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.headers.raw]
+    return [(k, v) for k, v in pairs if k.lower() not in _HOP and not k.lower().startswith(_OURS)]

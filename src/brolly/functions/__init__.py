@@ -1,0 +1,20 @@
+"""Serverless functions: TypeScript that runs with the rights of whoever calls it."""
+
+from brolly.core.slice import Slice
+from brolly.functions.events import object_uploaded, run_auth_hook
+from brolly.functions.routes import routes
+from brolly.functions.store import has_function
+from brolly.functions.tool import DEPLOY_FUNCTION, INVOKE_FUNCTION, MANAGE_FUNCTION
+from brolly.functions.worker import workers
+
+SLICE = Slice(
+    "functions",
+    tools=(DEPLOY_FUNCTION, INVOKE_FUNCTION, MANAGE_FUNCTION),
+    routes=routes,
+    workers=workers,
+    provides={
+        "has_function": has_function,
+        "run_auth_hook": run_auth_hook,
+        "object_uploaded": object_uploaded,
+    },
+)

@@ -1,0 +1,20 @@
+"""Runs what is due, writes the log of invocations, and clears away what is old."""
+
+from __future__ import annotations
+
+from brolly.core.worker import Worker
+from brolly.deps import Deps
+from brolly.functions.cron import keep_running
+from brolly.functions.logs import keep_flushing
+
+
+def workers(deps: Deps) -> list[Worker]:
+    """The loops of functions."""
+
+    async def log() -> None:
+        await keep_flushing(deps)
+
+    async def clock() -> None:
+        await keep_running(deps)
+
+    return [Worker("function log", log), Worker("function cron", clock)]

@@ -1,0 +1,320 @@
+"""The engine by itself: what a function cannot do, and what becomes of one that does not behave."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from brolly.core.errors import AppError
+from brolly.core.settings import child_environment
+from brolly.engines.deno import Bounds, Engine, Invocation, Limits, Program
+from tests.conftest import hold_open
+
+CODE = """
+const decoder = new TextDecoder();
+const refusals = {
+  file: () => Deno.readTextFile("/etc/passwd"),
+  itself: () => Deno.readTextFile("/proc/self/environ"),
+  write: () => Deno.writeTextFile("/tmp/by-a-function", "x"),
+  program: () => new Deno.Command("id").output(),
+  environment: async () => Deno.hostname(),
+  loopback: () => fetch("http://127.0.0.1:8080/"),
+  written: () => fetch("http://2130706433:8080/"),
+  name: () => Deno.connect({ hostname: "localhost", port: 8080 }),
+  six: () => fetch("http://[::1]:8080/"),
+  mapped: () => fetch("http://[::ffff:127.0.0.1]:8080/"),
+  private: () => fetch("http://10.0.0.1/"),
+  metadata: () => fetch("http://169.254.169.254/latest"),
+  listen: async () => Deno.listen({ port: 0 }),
+  library: async () => Deno.dlopen("libc.so.6", {}),
+};
+export async function handler(request: Request, ctx: any) {
+  const path = new URL(request.url).pathname.split("/").pop()!;
+  const body = await request.text();
+  if (path in refusals) {
+    try { await refusals[path as keyof typeof refusals](); } catch (e) { return new Response(e.name); }
+    return new Response("it worked");
+  }
+  switch (path) {
+    case "spin": for (;;);
+    case "hang": await new Promise(() => {}); break;
+    case "heap": { const all: unknown[] = []; for (;;) all.push(new Array(10_000).fill(Math.random())); }
+    case "buffers": {
+      const all: unknown[] = [];
+      for (;;) { all.push(new Uint8Array(2e7).fill(1)); await new Promise((r) => setTimeout(r, 5)); }
+    }
+    case "exit": Deno.exit(1);
+    case "nothing": return;
+    case "throw": throw new Error("on purpose");
+    case "print": for (let i = 0; i < 2000; i++) console.log("x".repeat(50_000)); break;
+    case "stray": Promise.reject(new Error("nobody waits for me")); break;
+    case "later": ctx.waitUntil((async () => {
+      await new Promise((r) => setTimeout(r, 200));
+      console.log("late");
+      await ctx.idempotency.claim("after");
+    })()); break;
+    case "leak": setTimeout(() => ctx.idempotency.claim("stolen").catch((e: any) => console.log(e.code)), 300); break;
+    case "stream": return new Response(new ReadableStream({
+      async pull(c) { c.enqueue(new TextEncoder().encode("tick\\n")); await new Promise((r) => setTimeout(r, 20)); },
+    }));
+    case "ask": await ctx.idempotency.claim("x"); break;
+    case "bytes": return new Response(new Uint8Array([0, 255, 10]), { status: 201, headers: { "x-own": "yes" } });
+    case "environ": return new Response([Deno.env.get("A"), process.env.A, ctx.env.A].join());
+    case "socket": return new Response(String(await Array.fromAsync(Deno.readDir(body)).catch((e) => e.name)));
+  }
+  return Response.json({ method: request.method, url: request.url, body, user: ctx.user });
+}
+"""
+
+
+class Calls:
+    """Notes what is asked. ``gate`` keeps the first question waiting."""
+
+    def __init__(self, gate: anyio.Event | None = None) -> None:
+        self.gate = gate
+        self.waits = anyio.Event()
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        self.closed = anyio.Event()
+
+    async def ask(self, op: str, args: Mapping[str, Any]) -> Any:
+        self.asked.append((op, args))
+        if self.gate is not None and len(self.asked) == 1:
+            self.waits.set()
+            await self.gate.wait()
+        return True
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+def program(name: str = "main", code: str = CODE, **more: Any) -> Program:
+    return Program("app_000000000000", name, code, {"A": "a secret"}, {"id": "app_000000000000"}, **more)
+
+
+async def call(
+    engine: Engine, path: str, made: Program | None = None, method: str = "POST", body: bytes = b"", calls: Any = None
+) -> tuple[int, bytes, Any]:
+    """Status, body and the answer's record."""
+    about = {"user": {"id": "u1"}, "caller": {}, "trigger": {}}
+    invocation = Invocation(
+        method, f"http://brolly.test/fn/{path}", [("x-brolly-call", "forged")], body, about, calls or Calls()
+    )
+    async with engine.invoke(made or program(timeout=20), invocation) as answer:
+        return answer.status, b"".join([chunk async for chunk in answer.body]), answer
+
+
+@pytest.fixture(scope="module")
+async def engine() -> AsyncIterator[Engine]:
+    """An engine with small limits."""
+    cache = Path(tempfile.mkdtemp(prefix="brolly-deno-"))
+    made = Engine(
+        Bounds(cache, heap_mb=96, environment=child_environment()),
+        Limits(at_once=3, waiting=2, wait_seconds=5, memory_mb=300, blocked_seconds=1),
+    )
+
+    class Running:
+        async def __aenter__(self) -> Engine:
+            self.group = anyio.create_task_group()
+            await self.group.__aenter__()
+            await self.group.start(made.run)
+            return made
+
+        async def __aexit__(self, *_: Any) -> None:
+            self.group.cancel_scope.cancel()
+            await self.group.__aexit__(None, None, None)
+
+    value, close = await hold_open(Running())
+    yield value
+    await close()
+
+
+async def test_a_request_reaches_the_handler_and_its_answer_comes_back(engine: Engine) -> None:
+    status, body, answer = await call(engine, "x", body=b"hello")
+    assert status == 200
+    assert b'"body":"hello"' in body
+    assert b'"user":{"id":"u1"}' in body
+    assert not answer.failed
+    status, body, answer = await call(engine, "bytes")
+    assert (status, body) == (201, b"\x00\xff\n")
+    assert ("x-own", "yes") in answer.headers
+    assert (await call(engine, "environ"))[1] == b"a secret,a secret,a secret"
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["file", "itself", "write", "program", "environment", "name", "written", "six", "mapped", "private", "metadata",
+     "loopback", "listen", "library"],
+)  # fmt: skip
+async def test_what_is_outside_is_closed(engine: Engine, what: str) -> None:
+    assert (await call(engine, what))[1] == b"NotCapable"
+
+
+async def test_the_supervisor_is_out_of_reach(engine: Engine) -> None:
+    for folder in (engine.folder, *(path for path in engine.folder.iterdir() if path.is_dir())):
+        assert (await call(engine, "socket", body=str(folder).encode()))[1] == b"NotCapable"
+
+
+async def test_what_a_handler_throws_is_told_with_its_place(engine: Engine) -> None:
+    status, body, answer = await call(engine, "throw")
+    assert (status, answer.failed) == (500, True)
+    assert b"Error: on purpose" in body
+    assert b"main.ts:" in body
+    assert b"file://" not in body
+    assert b"it returned nothing" in (await call(engine, "nothing"))[1]
+
+
+async def test_printing_is_bounded_and_a_stray_rejection_ends_nothing(engine: Engine) -> None:
+    calls = Calls()
+    assert (await call(engine, "print", calls=calls))[0] == 200
+    await calls.closed.wait()
+    lines = [line for op, args in calls.asked if op == "log" for line in args["lines"]]
+    assert len(lines) == 100
+    assert {len(line["message"]) for line in lines} == {10_000}
+    assert (await call(engine, "stray"))[0] == 200
+    assert (await call(engine, "x"))[0] == 200
+
+
+async def test_promises_go_on_after_the_answer_and_then_the_call_is_over(engine: Engine) -> None:
+    calls = Calls()
+    _, _, answer = await call(engine, "later", calls=calls)
+    assert answer.pending
+    assert not calls.closed.is_set()
+    with anyio.fail_after(10):
+        await calls.closed.wait()
+    assert [op for op, _ in calls.asked] == ["log", "idempotency.claim"] or [op for op, _ in calls.asked] == [
+        "idempotency.claim",
+        "log",
+    ]
+    stolen = Calls()
+    await call(engine, "leak", calls=stolen)
+    await anyio.sleep(0.5)
+    assert stolen.asked == []
+
+
+async def test_one_that_spins_is_ended_and_the_next_call_runs(engine: Engine) -> None:
+    other, gate = program("other", timeout=20), anyio.Event()
+    waiting = Calls(gate)
+    async with anyio.create_task_group() as group:
+        results: list[int] = []
+
+        async def beside() -> None:
+            results.append((await call(engine, "ask", other, calls=waiting))[0])
+
+        group.start_soon(beside)
+        await waiting.waits.wait()
+        with pytest.raises(AppError) as caught:
+            await call(engine, "spin")
+        gate.set()
+    assert caught.value.code == "FUNCTION_TIMEOUT"
+    assert "without ever awaiting" in caught.value.message
+    assert results == [200]
+    assert (await call(engine, "x"))[0] == 200
+
+
+async def test_one_that_waits_for_ever_gets_its_time_and_no_more(engine: Engine) -> None:
+    for path in ("hang", "stream"):
+        with pytest.raises(AppError) as caught:
+            await call(engine, path, program(timeout=0.4))
+        assert caught.value.code == "FUNCTION_TIMEOUT"
+    assert (await call(engine, "x"))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["heap", "buffers"])
+async def test_one_that_takes_all_memory_ends_alone(engine: Engine, path: str) -> None:
+    with pytest.raises(AppError) as caught:
+        await call(engine, path)
+    assert caught.value.code == "EXTERNAL_NETWORK_ERROR"
+    assert "memory" in caught.value.message
+    assert (await call(engine, "x"))[0] == 200
+
+
+async def test_a_read_is_repeated_when_the_process_dies_and_a_write_is_not(engine: Engine) -> None:
+    victim = program("victim", timeout=20)
+    answers: list[int] = []
+    errors: list[str] = []
+    waiting = [Calls(anyio.Event()), Calls(anyio.Event())]
+
+    async def beside(method: str, calls: Calls) -> None:
+        try:
+            answers.append((await call(engine, "ask", victim, method, calls=calls))[0])
+        except AppError as error:
+            errors.append(error.code)
+
+    async with anyio.create_task_group() as group:
+        for method, calls in zip(("GET", "POST"), waiting, strict=True):
+            group.start_soon(beside, method, calls)
+            await calls.waits.wait()
+        with pytest.raises(AppError):
+            await call(engine, "heap")
+    assert answers == [200]
+    assert errors == ["EXTERNAL_NETWORK_ERROR"]
+
+
+async def test_more_calls_than_may_run_wait_and_then_are_refused(engine: Engine) -> None:
+    codes: list[str] = []
+    gate = anyio.Event()
+
+    async def one(calls: Calls) -> None:
+        try:
+            codes.append(str((await call(engine, "ask", calls=calls))[0]))
+        except AppError as error:
+            codes.append(f"{error.code} {error.retry_after}")
+
+    running = [Calls(gate) for _ in range(3)]
+    async with anyio.create_task_group() as group:
+        for calls in running:
+            group.start_soon(one, calls)
+            await calls.waits.wait()
+        for _ in range(5):
+            group.start_soon(one, Calls())
+        with anyio.fail_after(10):
+            while len(codes) < 3:  # noqa: ASYNC110 the refused ones say nothing else
+                await anyio.sleep(0.01)
+        gate.set()
+    assert sorted(codes) == ["200"] * 5 + ["FUNCTION_BUSY 5"] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("export const other = 1", "exports no handler"),
+        ("export const handler = 1", "exports no handler"),
+        ("throw new Error('at the top'); export const handler = () => 1", "at the top"),
+        ("const x = ;", "Expression expected"),
+    ],
+)
+async def test_what_cannot_be_loaded_is_said_and_replaces_nothing(engine: Engine, code: str, said: str) -> None:
+    with pytest.raises(AppError) as caught:
+        await engine.load(program(code=code))
+    assert caught.value.code == "VALIDATION_INVALID_SCHEMA"
+    assert said in caught.value.message
+    assert (await call(engine, "x"))[0] == 200
+
+
+async def test_default_exports_are_handlers_too(engine: Engine) -> None:
+    plain = "export default (request, ctx) => new Response('default')"
+    fetching = "export default { name: 'f', fetch(request, ctx) { return new Response(this.name); } }"
+    assert (await call(engine, "x", program("plain", plain)))[1] == b"default"
+    assert (await call(engine, "x", program("fetching", fetching)))[1] == b"f"
+
+
+async def test_the_compiler_names_the_place(engine: Engine) -> None:
+    code = "export async function handler(request, ctx) {\n  const n: number = 'a';\n  return new Response(ctx.x);\n}"
+    found = await engine.check("typed", code)
+    assert [(d.line, d.column, d.code) for d in found] == [(2, 9, "TS2322")]
+    found = await engine.check("broken", "export const handler = () => {\n  return (;\n}")
+    assert [(d.line, d.message) for d in found] == [(2, "Expression expected")]
+    assert (
+        await engine.check(
+            "fine", "export const handler = (r, c) => { try { x() } catch (e) { return e.message } };\nfunction x() {}"
+        )
+        == []
+    )
+    found = await engine.check("apart", "import { a } from './beside.ts';\nexport const handler = () => a;")
+    assert found
+    assert found[0].line == 1
