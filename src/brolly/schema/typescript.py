@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from brolly.pg.catalog import Column, ForeignKey, Snapshot, Table
+from brolly.pg.catalog import Column, ForeignKey, Function, Snapshot, Table
 
 Use = Literal["Row", "Insert", "Update"]
 
@@ -48,7 +48,7 @@ def typescript(snapshot: Snapshot) -> str:
     public = [
         *_object("Tables", tables),
         *_object("Views", [line for view in snapshot.views.values() for line in _view(snapshot, view)]),
-        *_object("Functions", []),
+        *_object("Functions", [line for found in snapshot.functions.values() for line in _function(snapshot, found)]),
         *_object("Enums", enums),
         *_object("CompositeTypes", []),
     ]
@@ -89,6 +89,34 @@ def _view(snapshot: Snapshot, table: Table) -> list[str]:
     if view is not None and view.updatable:
         body += _object("Update", [_property(snapshot, c, "Update") for c in columns])
     return _object(_key(table.name), [*body, *_relationships(snapshot, table)])
+
+
+def _function(snapshot: Snapshot, found: Sequence[Function]) -> list[str]:
+    """A function that can be called by the names of its arguments; several of one name are a choice."""
+    forms = [_signature(snapshot, one) for one in found if one.plain and all(a.name for a in one.arguments)]
+    return [f"{_key(found[0].name)}: {' | '.join(forms)}"] if forms else []
+
+
+def _signature(snapshot: Snapshot, function: Function) -> str:
+    arguments = "; ".join(
+        f"{_key(a.name)}{'?' if a.default is not None else ''}: {_type(snapshot, a.value, 'Insert')}"
+        for a in function.arguments
+    )
+    given = f"{{ {arguments} }}" if arguments else "Record<PropertyKey, never>"
+    return f"{{ Args: {given}; Returns: {_returned(snapshot, function)}{'[]' if function.many else ''} }}"
+
+
+def _returned(snapshot: Snapshot, function: Function) -> str:
+    if function.relation is not None:
+        kind = "Views" if function.relation in snapshot.views else "Tables"
+        return f'Database["public"]["{kind}"][{_text(function.relation)}]["Row"]'
+    if function.columns:
+        inner = "; ".join(f"{_key(c.name)}: {_type(snapshot, c, 'Row')}" for c in function.columns.values())
+        return f"{{ {inner} }}"
+    if function.value is None:
+        return "undefined"
+    found = _type(snapshot, function.value, "Row")
+    return f"({found})" if function.many and " | " in found else found
 
 
 def _property(snapshot: Snapshot, column: Column, use: Use) -> str:

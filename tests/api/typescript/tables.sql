@@ -19,3 +19,7 @@ create table memberships (author uuid references authors, sel int references "se
 create table empty ();
 create view names with (security_invoker = true) as select id, name, upper(name) as loud from authors;
 create view "counted" with (security_invoker = true) as select boss, count(*) as n from authors group by boss;
+create function doubled(a int, "b c" text default 'x') returns bigint language sql as 'select a * 2';
+create function everyone() returns setof authors language sql as 'select * from authors';
+create function pairs_of(n numeric) returns table (a int, m mood) language sql as 'select 1, ''sad''::mood';
+create function nothing() returns void language sql as '';

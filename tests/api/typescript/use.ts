@@ -37,6 +37,12 @@ export async function compiles(url: string): Promise<void> {
   same<NonNullable<typeof through>["names"], { loud: string | null } | null>(true)
   const counted: Tables<"counted"> = { boss: null, n: "5" }
   void counted
+  const { data: twice } = await db.rpc("doubled", { a: 1 })
+  same<typeof twice, string | null>(true)
+  const { data: all } = await db.rpc("everyone")
+  same<NonNullable<typeof all>, Tables<"authors">[]>(true)
+  const { data: some } = await db.rpc("pairs_of", { n: "1.5" })
+  same<NonNullable<typeof some>, { a: number; m: Enums<"mood"> }[]>(true)
   const change: TablesUpdate<"pairs"> = { note: null }
   const added: TablesInsert<"pairs"> = { a: 1, b: 2 }
   await db.from("pairs").update(change).match(added)
@@ -64,6 +70,8 @@ export async function errs(url: string): Promise<void> {
   await db.from("names").update({ loud: "x" })
   // @ts-expect-error a view of groups takes no rows
   await db.from("counted").insert({ n: "1" })
+  // @ts-expect-error an argument that must be sent is missing
+  await db.rpc("doubled", { "b c": "y" })
   const { data } = await db.from("every").select("c_bigint").single()
   // @ts-expect-error exact numbers come as texts
   const number: number = data!.c_bigint!
