@@ -78,6 +78,10 @@ class PatientProtocol(HttpToolsProtocol):
         self._in_head, self._head = True, 0
         self._wait()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take the value without the blanks around it, which are no part of it; the parser leaves those behind it."""
+        super().on_header(name, value.strip(b" \t"))
+
     def on_headers_complete(self) -> None:
         """Stop the clock when the head is whole; refuse what cannot be a request of HTTP/1.1."""
         self._in_head = False

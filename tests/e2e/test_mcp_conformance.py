@@ -1,15 +1,10 @@
 """The protocol's own conformance suite against the real server: the scenarios that need no test fixtures.
 
-The suite runs under the Node that the development dependencies bring and comes from the
-npm registry; where npm cannot reach it, the tests are skipped with that reason.
+The suite runs under the Node that the development dependencies bring and comes from the npm registry.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import sysconfig
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +14,9 @@ import pytest
 import uvicorn
 
 from brolly.deps import Deps
+from brolly.patience import PatientProtocol
 from brolly.web import build_web
+from tests import npm
 from tests.conftest import hold_open
 
 PACKAGE = "@modelcontextprotocol/conformance"
@@ -54,36 +51,11 @@ SCENARIOS = [
 ]
 
 
-def npx() -> str | None:
-    """The npx of this environment, else the machine's."""
-    beside = Path(sysconfig.get_path("scripts")) / ("npx.cmd" if sys.platform == "win32" else "npx")
-    return str(beside) if beside.exists() else shutil.which("npx")
-
-
 async def run_suite(version: str, *arguments: str, cwd: Path) -> Any:
-    tool = npx()
-    if tool is None:
-        pytest.skip("npm is not on this machine")
-    # Node's own folder first: npx runs whatever node it finds, and the suite needs 22 or newer.
-    environment = {**os.environ, "PATH": f"{Path(tool).parent}{os.pathsep}{os.environ['PATH']}"}
+    folder = await anyio.to_thread.run_sync(npm.packages, f"{PACKAGE}@{version}")
+    command = [str(folder / "node_modules" / ".bin" / "conformance"), "server", *arguments]
     with anyio.fail_after(100):
-        return await anyio.run_process(
-            [tool, "-y", f"{PACKAGE}@{version}", "server", *arguments],
-            check=False,
-            cwd=cwd,
-            env=environment,
-        )
-
-
-@pytest.fixture(scope="module")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to run in; skips when the suite cannot be fetched."""
-    folder = tmp_path_factory.mktemp("conformance")
-    for version in (HANDSHAKE_ERA, STATELESS_ERA):
-        fetched = await run_suite(version, "--help", cwd=folder)
-        if fetched.returncode != 0:
-            pytest.skip(f"npm cannot fetch {PACKAGE}@{version}: {fetched.stderr.decode()[-300:]}")
-    return folder
+        return await anyio.run_process(command, check=False, cwd=cwd, env=npm.environment())
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +71,7 @@ async def url(deps: Deps) -> AsyncIterator[str]:
             scope["headers"] = [*scope["headers"], (b"authorization", f"Bearer {key}".encode())]
         await web(scope, receive, send)
 
-    server = uvicorn.Server(uvicorn.Config(with_key, port=0, log_config=None, lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(with_key, port=0, log_config=None, lifespan="on", http=PatientProtocol))
     task, close = await hold_open(_serving(server))
     yield f"http://127.0.0.1:{task}/mcp"
     await close()
@@ -124,8 +96,8 @@ class _serving:  # noqa: N801 - used as a context manager
 
 
 @pytest.mark.parametrize(("version", "scenario", "options"), SCENARIOS)
-async def test_scenario(suite: Path, url: str, version: str, scenario: str, options: tuple[str, ...]) -> None:
-    done = await run_suite(version, "--url", url, "--scenario", scenario, *options, cwd=suite)
+async def test_scenario(tmp_path: Path, url: str, version: str, scenario: str, options: tuple[str, ...]) -> None:
+    done = await run_suite(version, "--url", url, "--scenario", scenario, *options, cwd=tmp_path)
     report = done.stdout.decode() + done.stderr.decode()
     assert done.returncode == 0, report
     assert "0 failed" in report or "Failed: 0" in report or "✓" in report, report

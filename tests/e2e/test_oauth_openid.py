@@ -1,16 +1,13 @@
 """Signing in through an OpenID provider that is a program of its own, and not of ours: the package oidc-provider.
 
-It runs under the Node that the development dependencies bring and comes from the npm registry;
-where npm cannot reach it, these tests are skipped with that reason.
+It runs under the Node that the development dependencies bring and comes from the npm registry.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +22,7 @@ from brolly.auth.access import users_of
 from brolly.core.caller import Caller
 from brolly.deps import Deps
 from brolly.registry import App
+from tests import npm
 from tests.api.oauth_browser import HERE, PAGE, Browser, code_of, open_to_loopback, query_of, target_of
 from tests.conftest import hold_open, http_client, make_owner, mcp_session
 
@@ -33,27 +31,11 @@ SECRET = "a-client-secret-of-no-small-length"
 PROGRAM = Path(__file__).with_name("openid_provider.mjs")
 
 
-def node(name: str) -> str | None:
-    """Node's program of that name: this environment's, else the machine's."""
-    beside = Path(sysconfig.get_path("scripts")) / (f"{name}.cmd" if sys.platform == "win32" else name)
-    return str(beside) if beside.exists() else shutil.which(name)
-
-
 @pytest.fixture(scope="module")
 async def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program in a folder beside the package that it imports."""
-    npm = node("npm")
-    if npm is None:
-        pytest.skip("npm is not on this machine")
     folder = tmp_path_factory.mktemp("openid-provider")
-    environment = {**os.environ, "PATH": f"{Path(npm).parent}{os.pathsep}{os.environ['PATH']}"}
-    options = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
-    with anyio.fail_after(100):
-        done = await anyio.run_process(
-            [npm, "install", "--prefix", str(folder), *options, PACKAGE], check=False, cwd=folder, env=environment
-        )
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot fetch {PACKAGE}: {done.stderr.decode()[-300:]}")
+    (folder / "node_modules").symlink_to(await anyio.to_thread.run_sync(npm.packages, PACKAGE) / "node_modules")
     shutil.copy(PROGRAM, folder)
     return folder / PROGRAM.name
 
@@ -61,7 +43,7 @@ async def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def running(program: Path, *clients: dict[str, Any]) -> AsyncIterator[str]:
     """The provider as a process; its issuer."""
-    command = [node("node") or "node", str(program), *(json.dumps(client) for client in clients)]
+    command = [npm.program("node"), str(program), *(json.dumps(client) for client in clients)]
     async with await anyio.open_process(command, cwd=program.parent, stderr=sys.stderr) as process:
         try:
             assert process.stdout is not None

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.differential.npm import node, package
+from tests import npm
 from tests.e2e.processes import Machine, Process
 
 VERSION = "2.109.0"
@@ -69,12 +69,11 @@ def make_app(served: Process) -> tuple[str, str, str]:
 @pytest.fixture(scope="module")
 def told(shared: Machine) -> dict[str, Any]:
     """What each call of everyday.mjs gave."""
-    modules = package("@supabase/postgrest-js", VERSION)
-    program, environment = node()
+    modules = npm.packages(f"@supabase/postgrest-js@{VERSION}") / "node_modules"
     served = shared.serve(shared.home())
     done = subprocess.run(
-        [program, str(Path(__file__).with_name("everyday.mjs")), str(modules), *make_app(served)],
-        env=environment,
+        [npm.program("node"), str(Path(__file__).with_name("everyday.mjs")), str(modules), *make_app(served)],
+        env=npm.environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -1,22 +1,19 @@
 """tus-js-client, which browsers' Uppy uses, against a real server that is killed in the middle and started again.
 
-The client comes from the npm registry and runs under the Node of the development dependencies; where npm cannot
-reach the registry, the test is skipped with that reason.
+The client comes from the npm registry and runs under the Node of the development dependencies.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import subprocess
 from pathlib import Path
 
 import httpx
-import pytest
 
+from tests import npm
 from tests.e2e.processes import Machine
-from tests.e2e.test_mcp_conformance import npx
 
 CLIENT = "tus-js-client@4.3.1"
 SIZE = 48 * 1024 * 1024
@@ -41,33 +38,11 @@ upload.start()
 """
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """Node and a folder with the client."""
-    tool = npx()
-    if tool is None:
-        pytest.skip("npm is not on this machine")
-    folder = tmp_path_factory.mktemp("tus")
-    path = f"{Path(tool).parent}{os.pathsep}{os.environ['PATH']}"
-    npm = str(Path(tool).with_name("npm"))
-    fetched = subprocess.run(
-        [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", CLIENT],
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    if fetched.returncode != 0:
-        pytest.skip(f"npm cannot fetch {CLIENT}: {fetched.stderr[-300:]}")
-    (folder / "send.js").write_text(SCRIPT)
-    return path, folder
-
-
-def test_an_upload_goes_on_after_the_server_was_killed(client: tuple[str, Path], here: Machine) -> None:
-    path, folder = client
+def test_an_upload_goes_on_after_the_server_was_killed(tmp_path: Path, here: Machine) -> None:
+    (tmp_path / "node_modules").symlink_to(npm.packages(CLIENT) / "node_modules")
+    (tmp_path / "send.js").write_text(SCRIPT)
     data = hashlib.sha256(b"film").digest() * (SIZE // 32)
-    film = folder / "film.mp4"
+    film = tmp_path / "film.mp4"
     film.write_bytes(data)
     home = here.home()
     server = here.serve(home)
@@ -78,9 +53,8 @@ def test_an_upload_goes_on_after_the_server_was_killed(client: tuple[str, Path],
         assert http.patch(f"/v1/{app_id}/config/storage", json={"maxFileSizeMb": 100}).status_code == 200
         key = http.headers["Authorization"].removeprefix("Bearer ")
     sender = subprocess.Popen(
-        ["node", "send.js", f"{server.url}/storage/{app_id}/tus", key, str(film)],
-        cwd=folder,
-        env={**os.environ, "PATH": path},
+        [npm.program("node"), "send.js", f"{server.url}/storage/{app_id}/tus", key, str(film)],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
     )
