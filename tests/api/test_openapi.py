@@ -33,7 +33,12 @@ create policy a on shown for select to butterbase_anon, butterbase_user using (t
 create policy a on box for insert to butterbase_anon with check (true);
 create policy a on own for all to butterbase_user using (owner = current_user_id());
 create policy b on own for update to butterbase_anon using (true);
+create function asked(n int) returns int language sql stable as 'select n';
+revoke execute on all functions in schema public from public, butterbase_anon, butterbase_user;
+grant execute on function doubled to butterbase_user;
 """
+TUNNELLED = {"POST /storage/{app_id}/tus/{object_id}"}
+"""Other methods in disguise, for clients behind proxies that let none but these pass."""
 
 
 @pytest.fixture
@@ -101,8 +106,8 @@ async def test_every_path_is_routed_and_every_route_for_users_is_there(
         reached.add(f"{method} {hit.path}")
     for route in routes:
         offered = {f"{m} {route.path}" for m in route.methods or () if m != "HEAD"}
-        if route.path.startswith("/auth/") or "{table}" in route.path:
-            assert offered <= reached
+        if route.path.startswith(("/auth/", "/storage/")) or "{table}" in route.path or "/rpc/" in route.path:
+            assert {o for o in offered if not o.startswith("OPTIONS")} <= reached | TUNNELLED
 
 
 async def test_columns_are_told_by_their_types(base: str, http: httpx.AsyncClient) -> None:
@@ -175,7 +180,7 @@ async def test_others_are_told_only_what_their_role_may_do(
     own = {f"{m} own/{{id}}" for m in ("GET", "PATCH", "DELETE")} | {
         f"{m} own" for m in ("GET", "POST", "PATCH", "DELETE")
     }
-    assert touched(user) == {"GET shown", "GET shown/{id}"} | own | views
+    assert touched(user) == {"GET shown", "GET shown/{id}", "POST rpc/doubled"} | own | views
     # Neither names of other tables, nor types that only those use, nor definitions, nor that there are service keys.
     for found in (anonymous, user):
         text = str(found)

@@ -45,6 +45,12 @@ create table "select" ("order" int primary key, "a b" text, "q""x" text default 
 create view names with (security_invoker = true) as select id, name, m, upper(name) as loud from authors;
 create view counted with (security_invoker = true) as
     select m, count(*) as n, array_agg(id) as ids from authors group by m;
+create function double(n int, times int default 2) returns bigint language sql immutable as 'select n::bigint * times';
+create function moods(m mood, tags text[] default null) returns table (name text, m mood) language sql stable as
+    'select name, m from authors where m is null or m = $1';
+create function anne(id uuid) returns authors language sql stable as 'select * from authors a where a.id = $1';
+create function touch(doc jsonb default '{}') returns void language sql as 'update every set j = doc';
+create function refuse() returns int language plpgsql as $$ begin raise sqlstate 'PT418' using message = 'no'; end $$;
 insert into authors (id, name) values ('aaaaaaaa-0000-4000-8000-00000000000a', 'ann');
 insert into every (i) select n from generate_series(1, 5) n;
 insert into "select" values (1, 'x');
@@ -61,6 +67,8 @@ CHECKS: list[Any] = [
 # Parameters that decide nothing about the answer's form, but would refuse most requests if they came at random.
 LEFT_OUT = {"and", "or", "not.and", "not.or", "cursor", "As-Role", "As-User"}
 MOST_PARAMETERS = 3
+# A piece of a resumable upload is bytes.
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 
 
 @pytest.fixture

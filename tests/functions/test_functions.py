@@ -332,3 +332,24 @@ async def test_over_http_the_owner_manages_as_the_published_clients_do(stage: St
         assert (await http.get(f"{base}/web")).status_code == 404
     refused = await stage.http.get(f"/v1/{stage.app.id}/functions")
     assert refused.status_code in (401, 404)
+
+
+async def test_the_document_of_the_app_tells_of_http_functions_to_whom_they_are_open(stage: Stage) -> None:
+    code = "export function handler() { return new Response('x'); }"
+    for name, trigger in (
+        ("told_open", {"type": "http", "config": {"auth": "none", "method": "GET"}}),
+        ("told_closed", {"type": "http"}),
+        ("told_cron", {"type": "cron", "config": {"schedule": "0 3 1 1 *"}}),
+    ):
+        await stage.mcp("deploy_function", app_id=stage.app.id, name=name, code=code, trigger=trigger)
+
+    async def told(**headers: str) -> dict[str, set[str]]:
+        answer = await stage.http.get(f"/v1/{stage.app.id}/openapi.json", headers=headers)
+        paths = answer.json()["paths"]
+        return {p.rsplit("/", 1)[1]: set(o) for p, o in paths.items() if "/fn/told" in p}
+
+    assert await told() == {"told_open": {"get"}}
+    every = {"told_open": {"get"}, "told_closed": {"get", "post", "put", "patch", "delete"}}
+    assert await told(Authorization=f"Bearer {stage.owner_key}") == every
+    await stage.mcp("manage_function", action="delete", app_id=stage.app.id, function_name="told_open", confirm=True)
+    assert await told() == {}

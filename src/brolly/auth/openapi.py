@@ -71,7 +71,7 @@ _ANSWERS = {
 }
 
 
-def describe_sign_in(app: Any, _snapshot: Any, _who: Any) -> Part:
+async def describe_sign_in(_deps: Any, app: Any, _snapshot: Any, _who: Any) -> Part:
     """The routes by which the app's end users sign in; they are the same for every caller."""
     paths: dict[str, Json] = {}
     for path, method, body, status, answered, signed_in in _ROUTES:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, TypeAdapter
 
 from brolly.core.errors import CODES
 
@@ -63,6 +65,35 @@ def answer(
 def either(*options: Json) -> Json:
     """One schema of several."""
     return options[0] if len(options) == 1 else {"anyOf": list(options)}
+
+
+def fields_of(model: type[BaseModel], *left_out: str) -> dict[str, Json]:
+    """The schema of each field by its name outside, with those of which the list of tools does not tell."""
+    found: dict[str, Json] = {}
+    for name, one in model.model_fields.items():
+        if name in left_out:
+            continue
+        told = [each for each in one.metadata if type(each).__name__ != "SkipJsonSchema"]
+        kind: Any = Annotated[one.annotation, *told] if told else one.annotation
+        schema: Json = TypeAdapter[Any](kind).json_schema()
+        # Zero and empty stand for what was left out.
+        found[one.alias or name] = (
+            {**schema, "default": one.default} if one.default and not one.is_required() else schema
+        )
+    return found
+
+
+def body_of(model: type[BaseModel], *left_out: str) -> Json:
+    """The model as the schema of a body, without what stands in the path."""
+    fields = model.model_fields
+    required = [one.alias or name for name, one in fields.items() if one.is_required() and name not in left_out]
+    found: Json = {"type": "object", "properties": fields_of(model, *left_out)}
+    return {**found, "required": required} if required else found
+
+
+def object_of(**properties: Json) -> Json:
+    """An object with all of these."""
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def header(description: str, *, required: bool = False, **schema: Any) -> Json:

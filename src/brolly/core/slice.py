@@ -23,8 +23,9 @@ class Slice:
     ``(deps, app)``; ``app_created`` before the app is announced as ready, ``app_deleted``
     after its database is gone, and again when a deletion is resumed, so both must bear repetition.
     ``provides`` are capabilities that ``Deps`` offers to other slices by name.
-    ``openapi`` is called with ``(app, snapshot, caller)`` for the feature's part of the app's document; what it
-    answers may depend on these alone, and on no more of the caller than the kind.
+    ``openapi`` is called with ``(deps, app, snapshot, caller)`` for the feature's part of the app's document; what it
+    answers may depend on app and snapshot alone (what else changes is announced with ``Registry.changed``, which
+    makes a new app of it), and on no more of the caller than the kind.
     """
 
     name: str
@@ -34,5 +35,5 @@ class Slice:
     workers: Callable[[Any], Sequence[Worker]] = field(default=lambda _deps: ())
     app_created: AppHook | None = None
     app_deleted: AppHook | None = None
-    openapi: Callable[[Any, Any, Any], Part] | None = None
+    openapi: Callable[[Any, Any, Any, Any], Awaitable[Part]] | None = None
     provides: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])

@@ -67,19 +67,22 @@ async def document(at: Visit) -> Written:
     key = (at.app.id, at.who.kind)
     found = _DOCUMENTS.find(key, snapshot, at.app)
     if found is None:
-        body = compact(describe(at.deps, at.app, snapshot, at.who)).encode()
+        body = compact(await describe(at.deps, at.app, snapshot, at.who)).encode()
         tag = f'W/"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
         found = Written(body, tag, snapshot, at.app)
         _DOCUMENTS.keep(key, found)
     return found
 
 
-def describe(deps: Deps, app: App, snapshot: Snapshot, who: Caller) -> Json:
+async def describe(deps: Deps, app: App, snapshot: Snapshot, who: Caller) -> Json:
     """The document: what each slice says of its routes for the app."""
     paths: Json = {}
     components: dict[str, Json] = shared()
     tags: list[Json] = []
-    for part in (_part(one, app, snapshot, who) for one in deps.slices):
+    for one in deps.slices:
+        if one.openapi is None:
+            continue
+        part: Part = await one.openapi(deps, app, snapshot, who)
         _add(paths, part.paths)
         for kind, named in part.components.items():
             _add(components.setdefault(kind, {}), named)
@@ -94,10 +97,6 @@ def describe(deps: Deps, app: App, snapshot: Snapshot, who: Caller) -> Json:
         "paths": paths,
         "components": components,
     }
-
-
-def _part(one: Any, app: App, snapshot: Snapshot, who: Caller) -> Part:
-    return Part() if one.openapi is None else one.openapi(app, snapshot, who)
 
 
 def _add(to: Json, named: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -21,8 +21,9 @@ from brolly.data.openapi_parameters import (
     shared_parameters,
     table_parameters,
 )
+from brolly.data.openapi_rpc import Calls, callable_by, columns_of
 from brolly.data.query_string import MAX_STORED
-from brolly.pg.catalog import Snapshot, Table
+from brolly.pg.catalog import Column, Snapshot, Table
 from brolly.registry import App
 
 _JSON, _CSV = "application/json", "text/csv"
@@ -72,8 +73,8 @@ def _offered(table: Table) -> set[str]:
     return every
 
 
-def describe_rows(app: App, snapshot: Snapshot, who: Caller) -> Part:
-    """The tables and views that the caller's role may touch, and the batch."""
+async def describe_rows(_deps: Any, app: App, snapshot: Snapshot, who: Caller) -> Part:
+    """The tables, views and functions that the caller's role may touch, and the batch."""
     relations = {**snapshot.tables, **snapshot.views}
     tables = {n: verbs for n, t in relations.items() if _has_route(n) and (verbs := verbs_of(t, who))}
     paths: dict[str, Json] = {f"/v1/{app.id}/batch": {"post": _batch(who)}}
@@ -87,8 +88,17 @@ def describe_rows(app: App, snapshot: Snapshot, who: Caller) -> Part:
         schemas |= table.schemas()
         parameters |= table.parameters()
     filtered = [relations[name] for name, verbs in tables.items() if "SELECT" in verbs]
-    schemas |= filter_schemas(filtered) | _enums(snapshot, [relations[name] for name in tables])
-    tags = ({"name": "batch"}, *({"name": name} for name in tables))
+    shown = [column for name in tables for column in relations[name].columns.values()]
+    functions = callable_by(snapshot, who)
+    for name, several in functions.items():
+        calls = Calls(app.id, snapshot, name, several, who)
+        paths[calls.path] = calls.item(_as(who))
+        schemas |= calls.schemas()
+        filtered += calls.tables
+        shown += columns_of(snapshot, several)
+    schemas |= filter_schemas(filtered) | _enums(snapshot, shown)
+    names = dict.fromkeys(["batch", *(["rpc"] if functions else []), *tables])
+    tags = tuple({"name": name} for name in names)
     return Part(paths, {"schemas": schemas, "parameters": parameters, "headers": _HEADERS}, tags)
 
 
@@ -100,9 +110,8 @@ def _has_route(name: str) -> bool:
     return name not in ROUTE_WORDS and "/" not in name and name not in (".", "..")
 
 
-def _enums(snapshot: Snapshot, tables: Iterable[Table]) -> dict[str, Json]:
+def _enums(snapshot: Snapshot, columns: Sequence[Column]) -> dict[str, Json]:
     """The enumerated types of the columns that are shown."""
-    columns = [c for table in tables for c in table.columns.values()]
     used = {c.base_oid for c in columns} | {c.element_oid for c in columns}
     return {f"{component(e.name)}.Enum": enumeration(e) for oid, e in snapshot.enums.items() if oid in used}
 

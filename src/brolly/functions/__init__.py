@@ -2,6 +2,7 @@
 
 from brolly.core.slice import Slice
 from brolly.functions.events import object_uploaded, run_auth_hook
+from brolly.functions.openapi import describe_functions
 from brolly.functions.routes import routes
 from brolly.functions.store import has_function
 from brolly.functions.tool import DEPLOY_FUNCTION, INVOKE_FUNCTION, MANAGE_FUNCTION
@@ -12,6 +13,7 @@ SLICE = Slice(
     tools=(DEPLOY_FUNCTION, INVOKE_FUNCTION, MANAGE_FUNCTION),
     routes=routes,
     workers=workers,
+    openapi=describe_functions,
     provides={
         "has_function": has_function,
         "run_auth_hook": run_auth_hook,
