@@ -10,6 +10,7 @@ from brolly.apps import provision
 from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError
 from brolly.deps import Deps
+from brolly.pg.free_statement import prepare_connection
 from brolly.pg.pool import AppPools, Limits, door_login, login_password
 from brolly.pg.session import as_caller
 from brolly.registry import App
@@ -139,6 +140,22 @@ async def test_connections_of_all_apps_together_are_bounded(deps: Deps, owner: C
                 assert await connection.fetchval("select current_database()") == app.db_name
             assert sum(pools.door(a).size for a in apps) <= 3
         assert await connected() <= 4  # one may be saying goodbye
+    finally:
+        await pools.close()
+
+
+async def test_room_is_made_by_what_is_idle_alone(deps: Deps, app: App) -> None:
+    await deps.databases.create_function_logins(app.id)
+    pools = AppPools(deps.databases._server, deps.secret, Limits(per_app=1, total=1))
+    own = [pools.function(app, kind, prepare_connection) for kind in ("user", "anonymous")]
+    try:
+        async with own[0].acquire() as busy:
+            async with pools.door(app).acquire():
+                pass
+            async with own[1].acquire():
+                pass
+            assert await busy.fetchval("select 1") == 1
+        assert pools.door(app).size == 0
     finally:
         await pools.close()
 

@@ -327,22 +327,21 @@ class AppPools:
         """Close the longest idle pools while more connections are open than allowed."""
         # The one that is to be opened is counted already.
         while sum(pool.size for pool in self._pools.values()) > self._limits.total:
-            idle = [(pool.used_at, app_id) for app_id, pool in self._pools.items() if not pool.users and pool.size]
+            idle = [(pool.used_at, name) for name, pool in self._pools.items() if not pool.users and pool.size]
             if not idle:
                 return
-            await self.forget(min(idle)[1])
+            # The app's other pools may be in use.
+            await self._pools.pop(min(idle)[1]).close()
 
     async def forget(self, app_id: str) -> None:
-        """Close an app's pools, or the one of that name."""
-        for name in [n for n in self._pools if n.startswith(f"{app_id}/")]:
-            await self.forget(name)
-        pool = self._pools.pop(app_id, None)
+        """Close an app's pools."""
         if (waiting := self._owners.get(app_id)) is not None and not waiting.borrowed_tokens:
             del self._owners[app_id]
-        if pool is not None:
-            await pool.close()
+        for name in [n for n in self._pools if n.partition("/")[0] == app_id]:
+            if (pool := self._pools.pop(name, None)) is not None:
+                await pool.close()
 
     async def close(self) -> None:
         """Close all pools."""
-        for app_id in list(self._pools):
-            await self.forget(app_id)
+        while self._pools:
+            await self._pools.popitem()[1].close()
