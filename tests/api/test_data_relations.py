@@ -196,6 +196,7 @@ async def test_policies_hold_for_what_is_embedded(get: Any, app: App, http: http
     # A table that is closed to the caller is refused, not left out.
     closed = await get("posts", anon, select="id,tags(label)")
     assert (closed.status_code, closed.json()["error"]["code"]) == (403, "AUTH_RLS_POLICY_VIOLATION")
+    assert "No row-level security on post_tags" in closed.json()["error"]["message"]
 
 
 async def test_what_was_written_comes_with_its_relations(get: Any, app: App, http: httpx.AsyncClient) -> None:

@@ -105,6 +105,23 @@ FUNCTIONS: dict[str, Any] = {
         "expose": EVERYBODY,
     },
 }
+FUNCTIONS["long"] = {
+    "arguments": {"n": "integer"},
+    "returns": "text",
+    "body": "select repeat('x', n)",
+    "volatility": "immutable",
+    "expose": EVERYBODY,
+}
+FUNCTIONS["long_values"] = {**FUNCTIONS["long"], "returns": "setof text"}
+FUNCTIONS["long_row"] = {**FUNCTIONS["long"], "returns": "posts", "body": "select 1, repeat('x', n), 1, 1::bigint, 'x'"}
+FUNCTIONS["merges"] = {
+    "returns": "integer",
+    "language": "plpgsql",
+    "body": "begin merge into posts p using (select 0 as id) n on p.id = n.id when matched then do nothing "
+    "when not matched then insert (id) values (0); return 1; end",
+    "expose": EVERYBODY,
+}
+FUNCTIONS["quietly"] = {"returns": "integer", "body": "select merges()", "volatility": "stable", "expose": EVERYBODY}
 VIEWS = {
     "titled": {"query": "select p.id, p.title as name, p.author, p.big, p.owner from posts p where title is not null"},
     "counted": {"query": "select author, count(*) as n from posts group by author"},
@@ -230,6 +247,20 @@ async def test_what_a_function_raises(rpc: Rpc) -> None:
     assert got.json()["error"]["message"] == "no luck"
     assert got.json()["error"]["details"] == {"pg_code": "P0001", "hint": "ask", "detail": "because"}
     assert (await rpc.call("teapot", "public", what="tea")).status_code == 418
+
+
+@pytest.mark.parametrize("name", ["long", "long_values", "long_row"])
+async def test_an_answer_has_a_bound(rpc: Rpc, name: str) -> None:
+    got = await rpc.call(name, "public", n=17 * 1024 * 1024)
+    assert (got.status_code, got.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
+    assert "xxx" in (await rpc.call(name, "public", n=3)).text
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_promises_to_change_nothing_changes_nothing(rpc: Rpc, method: str) -> None:
+    got = await rpc.send(method, "rpc/quietly")
+    assert (got.status_code, "read-only" in got.text) == (400, True), got.text
+    assert (await rpc.send("GET", "posts?id=eq.0")).json() == []
 
 
 async def test_several_of_one_name(rpc: Rpc) -> None:

@@ -185,6 +185,7 @@ async def test_a_view_reaches_nothing_but_the_app(shared: Apply, query: str, wor
 BODIES = [
     ("plpgsql", "begin perform set_config('role', 'butterbase_service', true); end", "set_config"),
     ("plpgsql", "begin perform pg_catalog . \"set_config\" ('request.jwt.claim.sub', 'x', true); end", "set_config"),
+    ("plpgsql", "begin for i in 1..set_config('request.jwt.claim.sub', '7', true) loop end loop; end", "set_config"),
     ("sql", "select SET_CONFIG('request.jwt.claims', '{}', true)", "set_config"),
     ("plpgsql", "begin set role butterbase_service; end", "set is not allowed"),
     ("plpgsql", "begin if true then SET LOCAL request.jwt.claims = ''; end if; end", "set is not allowed"),

@@ -133,8 +133,12 @@ class Answer:
 
 
 async def perform(at: Visit, call: Call, asked: RowsQuery, *, read_only: bool) -> Answer:
-    """Call the function as the caller's role. Over GET it may not write."""
-    if not read_only and call.function.volatility == "volatile":
+    """Call the function as the caller's role. Over GET it may not write, nor where it promises to change nothing:
+    Postgres would let it call another that does.
+    """
+    if call.function.volatility != "volatile":
+        read_only = True
+    elif not read_only:
         require_writing(at)
     tables = await at.tables()
     rows = _rows_of(call.function, tables)
@@ -164,10 +168,10 @@ async def _perform_rows(at: Visit, call: Call, asked: RowsQuery, plan: ReadPlan,
     )
     async with opened(at, read_only=read_only) as connection:
         row = await connection.fetchrow(rows, *statement.args, call.arguments.rows[0])
+    if row["found"] and not row["shown"] and limited.limit:
+        raise reading.too_large(plan)
     if not call.function.many:
         return Answer(body=row["body"][1:-1] or b"null")
-    if row["found"] and not row["shown"] and plan.limit:
-        raise reading.too_large(plan)
     more = row["found"] > row["shown"] and plan.limit > 0
     return Answer(RowsPage(row["body"], row["shown"], more, plan.offset, plan.names, row["total"]))
 
@@ -181,14 +185,28 @@ async def _perform_value(at: Visit, call: Call, *, read_only: bool) -> Answer:
             await connection.fetch(f"select {call.sql} from {source}", *args)
             return Answer()
         value = output(Output(column.name, column), "t", Args())
-        if not call.function.many:
-            inner = f"select {call.sql} as {quote(column.name)} from {source}"
-            text = f"select to_json({value})::text from ({inner}) t"
-            body = await connection.fetchval(text, *args)
-            return Answer(body=(body or "null").encode())
-        inner = f"select r as {quote(column.name)} from {source}, lateral {call.sql} r"
-        text = f"select json_agg({value})::text from ({inner} limit {reading.MAX_VALUES}) t"
-        return Answer(body=(await connection.fetchval(text, *args) or "[]").encode())
+        taken = f"select {call.sql} as {quote(column.name)} from {source}"
+        if call.function.many:
+            rows = f"select r as {quote(column.name)} from {source}, lateral {call.sql} r limit {reading.MAX_VALUES}"
+            taken = f"select coalesce(json_agg({value}), '[]') as j from ({rows}) t"
+            value = "t.j"
+        # Weighed there: what a function makes of a caller's number may be longer than this process has memory.
+        text = (
+            "select case when octet_length(b) <= $2 then b end "
+            f"from (select coalesce(to_json({value})::text, 'null') as b from ({taken}) t) m"
+        )
+        body = await connection.fetchval(text, *args, MAX_BYTES)
+    if body is None:
+        raise _too_large(call)
+    return Answer(body=body.encode())
+
+
+def _too_large(call: Call) -> AppError:
+    return AppError(
+        "REQUEST_TOO_LARGE",
+        f"What {call.function.name} answers is longer than an answer may be ({MAX_BYTES} bytes).",
+        remediation="Have it answer less, or rows in pages (returns setof a table); manage_schema get shows it.",
+    )
 
 
 async def _explained(at: Visit, call: Call, error: AppError) -> AppError:

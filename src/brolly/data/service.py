@@ -104,7 +104,7 @@ async def was_closed(deps: Deps, app: App, who: Caller, table: Table, error: App
 async def explain_read(deps: Deps, app: App, who: Caller, plan: ReadPlan, error: AppError) -> AppError:
     """What the error was about: which filter's value, or which policy."""
     if error.code == "AUTH_RLS_POLICY_VIOLATION":
-        return refusal(plan.table, who, "SELECT", error.message)
+        return refusal(_refusing(plan, who) or plan.table, who, "SELECT", error.message)
     if error.code in ("VALIDATION_TABLE_NOT_FOUND", "VALIDATION_COLUMN_NOT_FOUND"):
         deps.catalog.forget(app.id)  # changed by another process a moment ago
         return error
@@ -113,6 +113,19 @@ async def explain_read(deps: Deps, app: App, who: Caller, plan: ReadPlan, error:
     async with as_caller(deps.pools.door(app), who, read_only=True) as connection:
         found = await wrong_value(connection, plan)
     return found or about_user(explain(error, plan.table), who)
+
+
+def _refusing(plan: ReadPlan, who: Caller) -> Table | None:
+    """The first table of those that are read together which is closed to the caller."""
+    if is_closed(plan.table, who):
+        return plan.table
+    for e in plan.outputs:
+        if isinstance(e, Embedding):
+            way = e.relation.junction
+            found = way if way is not None and is_closed(way, who) else _refusing(e.plan, who)
+            if found is not None:
+                return found
+    return None
 
 
 async def wrong_value(connection: Any, plan: ReadPlan) -> AppError | None:

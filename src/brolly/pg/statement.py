@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     |(?P<text>[eE]'(?:[^'\\]|\\.|'')*'|[bBxXnN]?'(?:[^']|'')*')
     |(?P<name>"(?:[^"]|"")+")
     |(?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$)
-    |(?P<number>\$?[0-9][0-9A-Za-z_.]*)
+    |(?P<number>\$?[0-9](?:[0-9A-Za-z_]|\.(?!\.))*)
     |(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
     |(?P<sign>.)""",
     re.DOTALL | re.VERBOSE,
@@ -148,13 +148,20 @@ def _refused(found: Sequence[Token]) -> Iterator[tuple[str, Token]]:
                 "execute runs a text as a statement, which is not allowed; write the statement, with parameters",
                 token,
             )
-        elif token.kind == "word" and name in _STATEMENTS and before in _BEFORE and after.text not in (":", "="):
+        elif _begins(token, name, before, after):
             yield f"{name} is not allowed in a function: it reads and changes rows, and nothing else", token
         elif after.text == "(" and name not in _ALLOWED and _CALLS.match(name):
             yield f"{name}() may not be called", token
         elif name == "information_schema" or name == "regrole" or (name[:3] == "pg_" and name not in _OF_POSTGRES):
             yield f"{name} tells about the database itself, which a function may not read", token
         before = token.text if token.kind in ("word", "sign") else ""
+
+
+def _begins(token: Token, name: str, before: str, after: Token) -> bool:
+    """Whether a statement that is refused begins here. ``then do nothing`` is a part of merge."""
+    if token.kind != "word" or name not in _STATEMENTS or before not in _BEFORE:
+        return False
+    return after.text not in (":", "=") and (name, after.kind, after.text) != ("do", "word", "nothing")
 
 
 def words(text: str) -> frozenset[str]:
