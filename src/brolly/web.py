@@ -34,6 +34,11 @@ _APP_PREFIXES = ("v1", "auth", "storage")
 # Signed URLs carry their own authority: no credentials are looked at, any page may use one that it was given.
 _SIGNED = "/objects/"
 _NO_CALLER = ("/mcp", "/health", "/.well-known/", _SIGNED)
+# Who sends a webhook is known by its signature. What it has in Authorization is between it and the function, and
+# the route counts: what is signed for the function, what is not for the address.
+_WEBHOOK = re.compile(r"/v1/[^/]+/webhook/")
+# Here a credential that does not hold is looked at by the route, which may not need one.
+_OWN_CREDENTIALS = re.compile(r"/auth/|/v1/[^/]+/fn/")
 # These routes take bodies of any length and bound them themselves, as they arrive.
 _STREAMED = re.compile(r"/mcp|/objects/|/storage/[^/]+/tus(?:/|$)")
 _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -212,7 +217,9 @@ class Identity:
         self.app, self.deps = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith(_NO_CALLER):
+        if scope["type"] == "http" and _WEBHOOK.match(scope["path"]):
+            scope["state"]["caller"] = anonymous(**origin_of(scope))
+        elif scope["type"] == "http" and not scope["path"].startswith(_NO_CALLER):
             try:
                 caller = scope["state"]["caller"] = await caller_of_scope(self.deps, scope)
             except AppError as error:
@@ -223,7 +230,7 @@ class Identity:
                 caller = anonymous(**origin_of(scope))
                 scope["state"] |= {"caller": caller, "refused": error}
             await self.deps.rates.admit(caller, scope)
-            if "refused" in scope["state"] and not scope["path"].startswith("/auth/"):
+            if "refused" in scope["state"] and not _OWN_CREDENTIALS.match(scope["path"]):
                 raise scope["state"]["refused"]
         await self.app(scope, receive, send)
 

@@ -60,6 +60,29 @@ async def test_a_confirmed_account_is_joined_and_keeps_its_password(stage: Stage
     assert (await log_in(stage)).status_code == 200
 
 
+async def test_the_hook_is_told_who_came_and_by_which_provider(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    async def run(_deps: Any, _app: Any, payload: Any) -> None:
+        told.append(payload)
+        raise RuntimeError("a hook keeps nobody out")
+
+    monkeypatch.setitem(stage.deps.capabilities, "run_auth_hook", run)  # type: ignore[arg-type]
+    for hook in ("welcome", None):
+        await stage.deps.control.execute(
+            "update brolly.apps set auth_hook_function = $2 where id = $1", stage.app.id, hook
+        )
+        await stage.deps.registry.changed(stage.app.id)
+        if hook:
+            for _ in range(2):
+                assert "access_token" in await stage.told("acme")
+    assert [(event["event"], event["provider"], event["isNewUser"]) for event in told] == [
+        ("oauth_login", "acme", True),
+        ("oauth_login", "acme", False),
+    ]
+    assert (told[0]["user"]["email"], told[0]["user"]["provider"]) == ("ann@example.com", "acme")
+
+
 async def test_an_unconfirmed_account_is_taken_over_whole(stage: Stage) -> None:
     """Somebody signed up with Ann's address and waits for her to come."""
     await sign_up(stage, confirmed=False)

@@ -33,7 +33,7 @@ class UpdateJwt(AppParams):
 class AuthHook(AppParams):
     """Parameters of configure_auth_hook; without a function the hook is removed."""
 
-    # Told of once an app can have functions; until then the hook can only be removed.
+    # Taken, but not told of in the list of tools, which has to stay short: the tool's page says it.
     post_auth_function: SkipJsonSchema[str | None] = None
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from brolly.auth.access import open_app, require_user, users_of
 from brolly.auth.entry import Entry, answer
 from brolly.auth.events import note
+from brolly.auth.hook import run_hook
 from brolly.auth.identities import has_mailbox
 from brolly.auth.limits import admit, forgive, signed_in
 from brolly.auth.service import Reply
@@ -157,6 +158,7 @@ async def verify(deps: Deps, caller: Caller, params: Challenge) -> Reply:
         raise _invalid()
     body = await answer(deps, app, user, entry)
     await note(deps, app, caller, "login", str(user["id"]))
+    await run_hook(deps, app, "login", user)
     return Reply(body, app)
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from brolly.auth.access import open_app, users_of
 from brolly.auth.entry import answer, enter
 from brolly.auth.events import note
+from brolly.auth.hook import run_hook
 from brolly.auth.identities import account_of
 from brolly.auth.limits import admit
 from brolly.auth.mail import send_code
@@ -140,6 +141,7 @@ async def _enter(deps: Deps, app: App, caller: Caller, params: Return, taken: Ta
         await note(deps, app, caller, "signup", user_id)
     body = await answer(deps, app, account.user, entry)
     await note(deps, app, caller, "oauth_login", user_id)
+    await run_hook(deps, app, "oauth_login", account.user, provider=config.name, new=account.new)
     return Reply(body, app, mail)
 
 

@@ -17,6 +17,7 @@ from brolly.auth.addresses import mailbox
 from brolly.auth.codes import Kind, redeem
 from brolly.auth.entry import Entry, answer, enter
 from brolly.auth.events import note
+from brolly.auth.hook import run_hook
 from brolly.auth.identities import prove_mailbox
 from brolly.auth.limits import admit, forgive, right_code
 from brolly.auth.mail import send_code
@@ -171,14 +172,20 @@ async def reset_password(deps: Deps, caller: Caller, params: NewPassword) -> Rep
 async def verify_magic_link(deps: Deps, caller: Caller, params: Code) -> Reply:
     """Sign in with the code from the message."""
     app, email = await _admitted(deps, caller, params, "magic_verify")
+    new = False
     async with users_of(deps, app) as connection:
         user = await redeem(deps, app, connection, "magic_link", email, params.code, params.token)
         entry = Entry()
         if user is not None:
+            # Made when the message was asked for, and nobody came in or set a password since.
+            new = await connection.fetchval(
+                "select last_sign_in_at is null and password_hash is null from auth.users where id = $1", user["id"]
+            )
             await prove_mailbox(connection, user)
             await right_code(deps, app, connection, "magic_verify", email)
             user = await connection.fetchrow(f"select {USER} from auth.users where id = $1", user["id"])
             entry = await enter(deps, app, caller, connection, user)
     body = await answer(deps, app, _checked(user), entry)
     await note(deps, app, caller, "magic_link_login", body["user"]["id"])
+    await run_hook(deps, app, "magic_link_login", user, new=new)
     return Reply(body, app)

@@ -12,6 +12,7 @@ from brolly.auth.access import open_app, require_user, shown_user, users_of
 from brolly.auth.addresses import mailbox
 from brolly.auth.entry import answer, enter
 from brolly.auth.events import note
+from brolly.auth.hook import run_hook
 from brolly.auth.limits import admit
 from brolly.auth.mail import send_code
 from brolly.auth.passwords import check_password, check_rules, hash_password
@@ -86,6 +87,7 @@ async def sign_up(deps: Deps, caller: Caller, params: Signup) -> Reply:
         await note(deps, app, caller, "signup", error="RESOURCE_ALREADY_EXISTS")
         raise AppError("RESOURCE_ALREADY_EXISTS", "User already exists")
     await note(deps, app, caller, "signup", str(user["id"]))
+    await run_hook(deps, app, "signup", user, new=True)
     shown = shown_user(user)
     del shown["avatar_url"]
     return Reply({"user": shown, "message": "A code to confirm the address was sent to it."}, app, mail)
@@ -122,6 +124,7 @@ async def log_in(deps: Deps, caller: Caller, params: Login) -> Reply:
         entry = await enter(deps, app, caller, connection, user, counted=True)
     body = await answer(deps, app, user, entry)
     await note(deps, app, caller, "login", str(user["id"]))
+    await run_hook(deps, app, "login", user)
     return Reply(body, app)
 
 
@@ -153,7 +156,7 @@ async def get_me(deps: Deps, caller: Caller, params: AppParams) -> Reply:
     user_id = require_user(caller, app)
     async with users_of(deps, app) as connection:
         row = await connection.fetchrow(
-            f"select {USER}, provider, metadata::text, created_at, last_sign_in_at from auth.users where id = $1",
+            f"select {USER}, metadata::text, created_at, last_sign_in_at from auth.users where id = $1",
             user_id,
         )
     if row is None or row["disabled_at"] is not None:

@@ -19,7 +19,7 @@ from brolly.registry import App
 
 log = logging.getLogger("brolly.auth")
 
-USER = "id, email, email_verified, display_name, avatar_url, disabled_at, mfa_enabled_at"
+USER = "id, email, email_verified, display_name, avatar_url, provider, disabled_at, mfa_enabled_at"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TTL = re.compile(r"(\d+)([smhd])")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
@@ -74,6 +74,22 @@ class InvokeOther(Params):
     name: str
     body: Any = None
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class UploadLink(Params):
+    """storage.upload_url."""
+
+    filename: str = Field(min_length=1, max_length=1000)
+    content_type: str = Field(validation_alias=AliasChoices("content_type", "contentType"))
+    size_bytes: int = Field(validation_alias=AliasChoices("size_bytes", "sizeBytes"), gt=0, le=2**60)
+    folder: str = ""
+    public: bool = False
+
+
+class DownloadLink(Params):
+    """storage.download_url."""
+
+    object_id: str = Field(validation_alias=AliasChoices("object_id", "objectId"), max_length=200)
 
 
 class Log(Params):
@@ -219,8 +235,8 @@ class FunctionCalls:
             )
         return await self.invoke(self.deps, self.app, self.caller, params, self.depth + 1)
 
-    async def storage(self, capability: str, params: Any) -> Any:
-        """A link from the storage slice."""
+    async def storage(self, capability: str, params: UploadLink | DownloadLink) -> Any:
+        """A link from the storage slice, if the caller may have it."""
         make = self.deps.capabilities.get(capability)
         if make is None:
             raise AppError(
@@ -228,7 +244,7 @@ class FunctionCalls:
                 "This server keeps no files.",
                 remediation="Update Brolly; manage_app get_config shows what the app has.",
             )
-        return await make(self.deps, self.app, self.caller, dict(params.model_extra or {}))
+        return await make(self.deps, self.app, self.caller, **params.model_dump())
 
     async def log(self, params: Log) -> Any:
         """Lines printed after the answer."""
@@ -237,12 +253,6 @@ class FunctionCalls:
 
 class _Undone(Exception):  # noqa: N818 - not a failure
     """Ends a transaction that is to be undone."""
-
-
-class _Anything(Params):
-    """What the slice of files looks at by itself."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 Operation = tuple[type[Params], Callable[[FunctionCalls, Any], Awaitable[Any]]]
@@ -254,6 +264,6 @@ _OPERATIONS: dict[str, Operation] = {
     "idempotency.claim": (Claim, FunctionCalls.claim),
     "invoke": (InvokeOther, FunctionCalls.invoke_other),
     "log": (Log, FunctionCalls.log),
-    "storage.upload_url": (_Anything, lambda calls, params: calls.storage("upload_link", params)),
-    "storage.download_url": (_Anything, lambda calls, params: calls.storage("download_link", params)),
+    "storage.upload_url": (UploadLink, lambda calls, params: calls.storage("upload_link", params)),
+    "storage.download_url": (DownloadLink, lambda calls, params: calls.storage("download_link", params)),
 }

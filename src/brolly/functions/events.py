@@ -46,7 +46,8 @@ def _takes(trigger: Trigger, payload: Mapping[str, Any]) -> bool:
     wanted, prefix = trigger.config.get("content_type"), trigger.config.get("prefix")
     if wanted and not fnmatchcase(str(payload.get("content_type", "")), str(wanted)):
         return False
-    return not prefix or f"{payload.get('folder') or ''}/{payload.get('filename', '')}".lstrip("/").startswith(prefix)
+    # A folder ends with its slash.
+    return not prefix or f"{payload.get('folder') or ''}{payload.get('filename', '')}".startswith(prefix.lstrip("/"))
 
 
 async def _send(deps: Deps, app: App, function: Function, trigger: Trigger, payload: Mapping[str, Any]) -> None:

@@ -51,7 +51,11 @@ _READ = (
     "where f.name = $1 and ($2 or f.deleted_at is null) and ($3::timestamptz is null or i.started_at >= $3) "
     "and (not $4 or i.status >= 400 or i.error is not null) and ($5::bigint is null or i.id > $5) "
     "and i.started_at > now() - make_interval(days => $7) "
-    "order by i.id desc limit $6"
+    "order by i.id {order} limit $6"
+)
+_LATEST = (
+    "select coalesce(max(i.id), 0) from functions.invocations i join functions.functions f on f.id = i.function_id "
+    "where f.name = $1 and f.deleted_at is null"
 )
 
 
@@ -195,14 +199,20 @@ async def get_logs(deps: Deps, caller: Caller, params: GetLogs) -> dict[str, Any
     }
 
 
+async def latest(deps: Deps, app: App, name: str) -> int:
+    """The id of the newest row of the function's log; 0 when there is none."""
+    async with functions_of(deps, app) as connection:
+        return await connection.fetchval(_LATEST, name)
+
+
 async def read(deps: Deps, app: App, params: GetLogs, *, limit: int, after: int | None = None) -> list[Any]:
-    """Rows of the log, newest first; ``after`` is an id."""
+    """Rows of the log, newest first; those ``after`` an id oldest first."""
     since = params.since
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
     async with functions_of(deps, app) as connection:
         return await connection.fetch(
-            _READ,
+            _READ.format(order="desc" if after is None else "asc"),
             params.function_name,
             params.include_deleted,
             since,

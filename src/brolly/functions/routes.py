@@ -13,11 +13,18 @@ from starlette.routing import Route
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
-from brolly.endpoint import Arguments, caller_of, deps_of, endpoint, json_value
+from brolly.endpoint import Arguments, arguments_of, caller_of, deps_of, endpoint, json_value
 from brolly.functions import invoke, webhook
 from brolly.functions.store import Function, Trigger, find_function
 from brolly.functions.tail import follow
-from brolly.functions.tool import APP_ENV, DEPLOY_FUNCTION, FUNCTION_SETTINGS, INVOKE_FUNCTION, MANAGE_FUNCTION
+from brolly.functions.tool import (
+    APP_ENV,
+    DEPLOY_FUNCTION,
+    FUNCTION_SETTINGS,
+    INVOKE_FUNCTION,
+    LIVE_LOG,
+    MANAGE_FUNCTION,
+)
 from brolly.registry import App
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -35,8 +42,11 @@ _IDENTITY = (
 async def _invoke(request: Request) -> Response:
     """Run the function; its answer goes out as it comes in."""
     deps, caller = deps_of(request), caller_of(request)
-    name = request.path_params["name"]
-    app = await deps.registry.open(caller, request.path_params["app_id"])
+    name, refused = request.path_params["name"], getattr(request.state, "refused", None)
+    try:
+        app = await deps.registry.open(caller, request.path_params["app_id"])
+    except AppError as error:
+        raise refused or error from None
     function = await find_function(deps, app, name)
     trigger = function.trigger("http")
     if trigger is None:
@@ -47,6 +57,9 @@ async def _invoke(request: Request) -> Response:
         )
     if (method := trigger.config.get("method")) and request.method not in (method.upper(), "OPTIONS"):
         return JSONResponse({"error": f"{request.method} is not allowed here"}, 405, {"Allow": method.upper()})
+    # A function that asks for nobody's credential may have its own use of the header.
+    if refused is not None and trigger.config.get("auth", "required") != "none":
+        raise refused
     caller = invoke.admit(app, function, trigger, caller, request.headers.get("x-butterbase-as-user"))
     headers = [(k, v) for k, v in request.headers.items() if k.lower() not in _IDENTITY]
     about = invoke.identity_headers(app, caller)
@@ -91,26 +104,34 @@ async def _invoke_as_owner(request: Request) -> Response:
 async def _logs_stream(request: Request) -> Response:
     """The log while it grows, for the app's owner."""
     deps = deps_of(request)
-    app = await deps.registry.get(caller_of(request), request.path_params["app_id"])
-    function = await find_function(deps, app, request.path_params["function_name"])
-    return StreamingResponse(follow(deps, app, function.name), 200, _STREAM, "text/event-stream")
+    tail = await LIVE_LOG.run(deps, caller_of(request), "", await arguments_of(request))
+    last = request.headers.get("last-event-id", "")
+    after = int(last[:18]) if last.isascii() and last.isdigit() else None
+    return StreamingResponse(follow(deps, tail, after), 200, _STREAM, "text/event-stream")
 
 
 async def _webhook(request: Request) -> Response:
     """Let another service's request in by its signature."""
-    deps, body = deps_of(request), await request.body()
+    deps, body, sender = deps_of(request), await request.body(), caller_of(request)
     name = request.path_params["name"]
-    app, function, trigger = await webhook.open_webhook(deps, request.path_params["app_id"], name)
     headers = {k.lower(): v for k, v in request.headers.items()}
+    try:
+        app, function, trigger = await webhook.open_webhook(deps, request.path_params["app_id"], name)
+    except AppError as error:
+        if error.status == 404:
+            await deps.rates.admit(sender, request.scope)
+        raise
     if not webhook.is_signed(deps, app, function, trigger, headers, body):
+        await deps.rates.admit(sender, request.scope)
         return JSONResponse({"error": "signature verification failed"}, 401)
+    await deps.rates.admit(webhook.counted_as(function), request.scope)
     key = webhook.key_of(function, trigger, headers)
-    if key is not None and not await webhook.is_first(deps, app, key):
+    if key is not None and not await webhook.is_first(deps, app, function, key):
         return JSONResponse({"ok": True, "duplicate": True}, 200, {"x-butterbase-duplicate": "true"})
     provider = str(trigger.config.get("provider", "custom"))
     told = [("x-trigger-type", "webhook"), ("x-webhook-provider", provider)]
     kept = [(k, v) for k, v in request.headers.items() if k.lower() not in _IDENTITY]
-    caller = webhook.caller_of(caller_of(request))
+    caller = webhook.caller_of(sender)
     asked = invoke.Asked("POST", "", request.url.query, [*kept, *told], body, {"provider": provider})
     try:
         response = await _answer(deps, app, function, trigger, caller, asked)
@@ -119,8 +140,9 @@ async def _webhook(request: Request) -> Response:
             with anyio.CancelScope(shield=True):
                 await webhook.forget(deps, app, key)
         raise
-    if key is not None and response.status_code >= 500:
-        await webhook.forget(deps, app, key)
+    if key is not None:
+        # Whatever is no success the sender repeats.
+        await (webhook.forget if response.status_code >= 400 else webhook.keep)(deps, app, key)
     return response
 
 

@@ -1,7 +1,7 @@
 """deploy_function, invoke_function and manage_function."""
 
 from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
-from brolly.functions import environment, invoke, logs, service
+from brolly.functions import environment, invoke, logs, service, tail
 
 DEPLOY_FUNCTION = Tool(
     "deploy_function",
@@ -47,6 +47,15 @@ FUNCTION_SETTINGS = Tool(
     resource="function",
 )
 """For the HTTP route alone: deploy_function sets the same."""
+
+LIVE_LOG = Tool(
+    "live_log",
+    "Live log",
+    "A function's log while it grows.",
+    {"": Action(tail.open_tail, tail.Follow, effect=READ, target="function_name")},
+    resource="function",
+)
+"""For the HTTP route alone, which streams what it opens."""
 
 APP_ENV = Tool(
     "app_env",

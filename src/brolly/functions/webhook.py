@@ -16,10 +16,13 @@ from brolly.registry import App
 from brolly.sealing import unseal
 
 SEEN_HOURS = 24
+LEASE_SECONDS = 30.0
+"""Beyond the function's own time: what a server took with it into its end is free again after it."""
 _CLAIM = (
-    "insert into functions.claims as c (scope, key, expires_at) values ($1, $2, now() + make_interval(hours => $3)) "
+    "insert into functions.claims as c (scope, key, expires_at) values ($1, $2, now() + make_interval(secs => $3)) "
     "on conflict (scope, key) do update set expires_at = excluded.expires_at where c.expires_at <= now() returning 1"
 )
+_KEEP = "update functions.claims set expires_at = now() + make_interval(hours => $3) where scope = $1 and key = $2"
 _FORGET = "delete from functions.claims where scope = $1 and key = $2"
 
 
@@ -75,16 +78,27 @@ def key_of(function: Function, trigger: Trigger, headers: Mapping[str, str]) -> 
     return (f"webhook:{function.id}", value[:255]) if value else None
 
 
-async def is_first(deps: Deps, app: App, key: tuple[str, str]) -> bool:
-    """Whether this delivery was not seen in the last day; from now on it was."""
+async def is_first(deps: Deps, app: App, function: Function, key: tuple[str, str]) -> bool:
+    """Whether this delivery was not seen in the last day, and does not run at this moment; from now on it does."""
     async with functions_of(deps, app) as connection:
-        return await connection.fetchval(_CLAIM, *key, SEEN_HOURS) is not None
+        return await connection.fetchval(_CLAIM, *key, function.timeout_ms / 1000 + LEASE_SECONDS) is not None
+
+
+async def keep(deps: Deps, app: App, key: tuple[str, str]) -> None:
+    """The function succeeded: the delivery was seen."""
+    async with functions_of(deps, app) as connection:
+        await connection.execute(_KEEP, *key, SEEN_HOURS)
 
 
 async def forget(deps: Deps, app: App, key: tuple[str, str]) -> None:
     """The function failed: the sender's next try is to run."""
     async with functions_of(deps, app) as connection:
         await connection.execute(_FORGET, *key)
+
+
+def counted_as(function: Function) -> Caller:
+    """For whom a delivery counts: a service sends those of many apps from few addresses, with the rights of a key."""
+    return Caller("service", key_id=f"webhook:{function.id}")
 
 
 def caller_of(origin: Any) -> Caller:
