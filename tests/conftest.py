@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,6 +27,9 @@ from brolly.mcp_server import BrollyServer
 from brolly.pg.embedded import remove_data_folder
 from brolly.registry import App
 from brolly.web import build_web
+
+# Processes inherit that it is ignored, as it is where the run was started by nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 T = TypeVar("T")
 McpCall = Callable[..., Awaitable[Any]]
@@ -79,6 +83,10 @@ async def deps() -> AsyncIterator[Deps]:
     rates = {f"rate_limit_{subject}": 1_000_000 for subject in ("key", "user", "address")}
     settings = load_settings({}, home=home, public_url="http://brolly.test", **rates)
     value, close = await hold_open(open_deps(settings))
+    # Hundreds of databases come and go, and nobody needs them after a crash; tests of that have clusters of their own.
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        await value.control.execute(f"alter system set {setting} = off")
+    await value.control.execute("select pg_reload_conf()")
     yield value
     await close()
     remove_data_folder(home)

@@ -281,13 +281,13 @@ async def test_the_platform_role_holds_for_the_block_alone(deps: Deps, app: App)
 async def test_an_app_of_an_earlier_version_is_brought_up_to_date(
     deps: Deps, anon_http: httpx.AsyncClient, app: App
 ) -> None:
-    """As such an app is: no schema auth nor storage, a door login without the role."""
+    """As such an app is: no schema of the platform's, a door login without the role."""
     import asyncpg
 
     server = deps.databases.server
     connection: Any = await asyncpg.connect(**server.connect_args(database=app.db_name))
     try:
-        await connection.execute("drop schema auth, storage cascade")
+        await connection.execute("drop schema auth, storage, functions cascade")
         await connection.execute("delete from brolly.applied_migrations where version >= 2")
         await connection.execute(f"revoke brolly_auth from {app.id}_api")
     finally:

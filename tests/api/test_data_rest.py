@@ -219,7 +219,7 @@ async def test_other_features_keep_their_routes(base: str, http: httpx.AsyncClie
     assert (await http.get(f"{base}/audit-logs")).status_code == 200
     headed = await http.head(f"{base}/notes?limit=3", headers={"Prefer": "count=exact"})
     assert (headed.status_code, headed.headers["content-range"]) == (200, "0-2/20")
-    for path in (f"{base}/kv", f"{base}/fn/x", "/v1/nope/notes"):
+    for path in (f"{base}/kv", "/v1/nope/notes"):
         assert (await http.get(path)).json()["error"] == "Not Found"
 
 

@@ -48,7 +48,7 @@ Apply = Any
 
 
 @pytest.fixture
-async def change(mcp: McpCall, app: App) -> AsyncIterator[Apply]:
+async def change(mcp: McpCall, app: App) -> Apply:
     async def call(document: dict[str, Any], action: str = "apply") -> Any:
         return await mcp("manage_schema", action=action, app_id=app.id, schema=document)
 

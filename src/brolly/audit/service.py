@@ -24,7 +24,7 @@ _ACTORS = {"service": "api_key", "user": "app_user", "anonymous": "anonymous"}
 _TEXT_LIMIT = 500
 ACTIONS = ("read", "create", "update", "delete", "invoke", "enable", "disable")
 _OF_USERS = (
-    *("signup", "login", "refresh", "logout", "verify_email", "reset_password", "magic_link_login"),
+    *("signup", "login", "refresh", "logout", "verify_email", "reset_password", "magic_link_login", "oauth_login"),
     *("verify_email_sent", "reset_password_sent", "magic_link_sent", "mfa", "mfa_enabled", "mfa_disabled"),
 )
 """What end users do (category ``auth``), which is its own action."""

@@ -3,7 +3,7 @@
 ROUTE_WORDS = frozenset((
     "admin", "agents", "ai", "audit-logs", "auth", "batch", "billing", "chat", "config", "custom-domains",
     "durable-objects", "edge-ssr", "embeddings", "env", "fn", "frontend", "functions", "images", "integrations", "kv",
-    "mcp-servers", "migrations", "partners", "people", "rag", "realtime", "repo", "rls", "rpc", "schema", "secure",
-    "videos", "webhook",
+    "mcp-servers", "migrations", "openapi.json", "partners", "people", "rag", "realtime", "repo", "rls", "rpc",
+    "schema", "secure", "types.ts", "videos", "webhook",
 ))  # fmt: skip
 """The data API serves a table at ``/v1/{app}/{table}``; a platform route owns these in the table's place."""
