@@ -214,6 +214,27 @@ async def test_a_callback_out_of_nowhere(stage: Stage, query: str) -> None:
             assert target_of(posted).startswith(f"{HERE}/auth/{stage.app.id}/oauth/acme/callback")
 
 
+async def test_looking_begins_nothing_and_uses_nothing_up(stage: Stage) -> None:
+    async with Browser(stage.deps) as browser:
+        begun = query_of(await browser.start(stage.app, "acme"))
+        for path in (f"/auth/{stage.app.id}/oauth/acme", callback(stage, "acme")):
+            looked = await browser.http.head(path, params={"state": begun["state"], "code": "x"})
+            assert (looked.status_code, looked.headers["allow"]) == (405, "GET")
+        assert len(await stage.execute("select from auth.oauth_states")) == 1
+        await stage.execute("delete from auth.oauth_states")
+
+
+async def test_a_long_document_is_not_kept(stage: Stage) -> None:
+    ends = {f"{name}_endpoint": f"{stage.vendors.base}/acme/{name}" for name in ("authorization", "token")}
+    found = {"issuer": stage.vendors.issuer("acme"), "jwks_uri": f"{stage.vendors.base}/acme/jwks", **ends}
+    for filling, kept in (("x" * 40_000, 0), ("x", 1)):
+        stage.vendors.broken["openid-configuration"] = answering({**found, "filling": filling})
+        async with Browser(stage.deps) as browser:
+            assert (await browser.start(stage.app, "acme")).status_code == 302
+        assert len(state_of(stage.deps).published) == kept
+    await stage.execute("delete from auth.oauth_states")
+
+
 async def test_a_posted_answer_is_bounded_and_only_what_is_known_goes_on(stage: Stage) -> None:
     async with Browser(stage.deps) as browser:
         large = await browser.http.post(callback(stage, "acme"), content="state=" + "x" * 20_000)

@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 from brolly.auth.oauth_profiles import (
+    email_of,
     github_address,
     read_claims,
     read_custom,
@@ -234,6 +235,20 @@ async def test_a_plain_oauth_provider_of_the_owners(stage: Stage) -> None:
     await stage.told("forge")
     assert (await stage.users())["lee@example.com"]["email_verified"] is True
     assert "by" not in stage.vendors.asked[-2]
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ("Ann@Example.com", "ann@example.com"),
+        ("\uff41nn@example.com", None),
+        ("\u212aate@example.com", None),
+        ("zo\u00eb@example.com", "zo\u00eb@example.com"),
+        ("ann@users.noreply.x.local", None),
+    ],
+)
+def test_an_address_that_only_folds_into_anothers_is_not_theirs(told: str, read: str | None) -> None:
+    assert email_of(told) == read
 
 
 @pytest.mark.parametrize("uid", [None, "", True, 1.5, [], {}, "x" * 256, "a\0b"])

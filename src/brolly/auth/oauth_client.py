@@ -41,6 +41,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 _CLOCK_SECONDS = 60
 _KEPT_SECONDS = 600
 _KEPT = 200
+_LONGEST_KEPT = 32 * 1024  # what is longer is read each time: owners of apps choose what is kept here
 _APPLE_SECRET_SECONDS = 300
 _ERROR_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -111,12 +112,15 @@ def _secret(config: Config) -> str:
 
 
 async def _published(deps: Deps, client: Any, address: str, *, again: bool = False) -> dict[str, Any]:
-    """A document that a provider publishes about itself, remembered for ten minutes."""
+    """A document that a provider publishes about itself, remembered for ten minutes unless it is long."""
     known = state_of(deps).published
     at, document = known.get(address, (0.0, None))
     if document is not None and not again and time.monotonic() - at < _KEPT_SECONDS:
         return document
-    document = await _get(client, address)
+    answer = await _fetch(client, address)
+    document = answer.json()
+    if len(answer.content) > _LONGEST_KEPT:
+        return document
     known[address] = (time.monotonic(), document)
     while len(known) > _KEPT:
         known.popitem(last=False)
@@ -124,10 +128,14 @@ async def _published(deps: Deps, client: Any, address: str, *, again: bool = Fal
 
 
 async def _get(client: Any, address: str, token: str = "", query: Mapping[str, str] | None = None) -> Any:
+    return (await _fetch(client, address, token, query)).json()
+
+
+async def _fetch(client: Any, address: str, token: str = "", query: Mapping[str, str] | None = None) -> Any:
     headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     response = await client.request("GET", address, withhold_token=True, headers=headers, params=query or None)
     response.raise_for_status()
-    return response.json()
+    return response
 
 
 async def _endpoints(deps: Deps, config: Config) -> Endpoints:

@@ -59,14 +59,18 @@ def uid_of(value: Any) -> str:
 
 
 def email_of(value: Any) -> str | None:
-    """The address in its normal form; None for what is none, or only stands in for one."""
+    """The address in its normal form; None for what is none, or only stands in for one.
+
+    A letter that folds into another (U+212A into k) makes another mailbox for the provider, who vouched for that one.
+    """
     if not isinstance(value, str):
         return None
     try:
         address = normal_address(value)
     except AppError:
         return None
-    return None if is_placeholder(address) else address
+    same = all(c.isascii() or c in address for c in value.strip())
+    return address if same and not is_placeholder(address) else None
 
 
 def _picture(value: Any) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -94,7 +95,14 @@ def _cookie_of(request: Request, state: str) -> dict[str, Any]:
     }
 
 
+def _refuse_head(request: Request) -> None:
+    """Starlette takes HEAD for GET; what only looks must not begin a sign-in or use one up."""
+    if request.method == "HEAD":
+        raise HTTPException(405, headers={"Allow": "GET"})
+
+
 async def _oauth_start(request: Request) -> Response:
+    _refuse_head(request)
     deps = deps_of(request)
     _require_writable(deps)
     values = {**query_arguments(request), "provider": request.path_params["provider"]}
@@ -108,6 +116,7 @@ async def _oauth_start(request: Request) -> Response:
 
 
 async def _oauth_return(request: Request) -> Response:
+    _refuse_head(request)
     deps = deps_of(request)
     _require_writable(deps)
     values = _returned(request.query_params.multi_items())

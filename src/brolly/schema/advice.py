@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from brolly.pg.catalog import Policy, Snapshot, Table
+from brolly.pg.pool import Connection
 from brolly.schema.description import describe_function
 from brolly.schema.statements import fit
 
@@ -14,9 +15,32 @@ _OWNER = re.compile(r"\b([a-z_][a-z0-9_]*)\)?(?:::\w+)? = \(*(?:select )?current
 Advice = dict[str, Any]
 
 
-def advise(snapshot: Snapshot, app_id: str) -> list[Advice]:
+# Large ones alone, of tables that have been read often since Postgres began to count; not what keeps rows unique.
+_UNUSED = """
+select s.relname as table_name, s.indexrelname as name, coalesce(t.seq_scan, 0) + coalesce(t.idx_scan, 0) as reads
+from pg_stat_user_indexes s
+join pg_index i on i.indexrelid = s.indexrelid
+join pg_stat_user_tables t on t.relid = s.relid
+where s.schemaname = 'public' and s.idx_scan = 0 and not i.indisunique and not i.indisexclusion
+  and coalesce(t.seq_scan, 0) + coalesce(t.idx_scan, 0) >= 100 and pg_relation_size(s.indexrelid) >= 1048576
+order by 1, 2
+"""
+Unused = Mapping[str, Mapping[str, int]]
+"""By table, the indexes that no query has used, with how often the table was read meanwhile."""
+
+
+async def unused_indexes(connection: Connection) -> Unused:
+    """The indexes that only cost."""
+    found: dict[str, dict[str, int]] = {}
+    for row in await connection.fetch(_UNUSED):
+        found.setdefault(row["table_name"], {})[row["name"]] = row["reads"]
+    return found
+
+
+def advise(snapshot: Snapshot, app_id: str, unused: Unused) -> list[Advice]:
     """The entries, risks first."""
     found = [entry for table in snapshot.tables.values() for entry in _table(table, app_id)]
+    found += [entry for table in snapshot.tables.values() for entry in _useless(table, unused, app_id)]
     found += _routines(snapshot, app_id)
     return sorted(found, key=lambda entry: entry["level"] != "risk")
 
@@ -57,6 +81,19 @@ def _table(table: Table, app_id: str) -> Iterator[Advice]:
         yield _entry("slow", "double_index", name, said, "manage_schema", **_apply(app_id, {"tables": {name: spec}}))
 
 
+def _useless(table: Table, unused: Unused, app_id: str) -> Iterator[Advice]:
+    doubled = {twin for twin, _ in _doubled(table)}
+    for index in table.indexes:
+        reads = unused.get(table.name, {}).get(index.name)
+        # What foreign keys and policies want is used when rows are deleted, or when there are more of them.
+        wanted = any(index.columns[: len(columns)] == columns for columns in _wanted(table))
+        if reads is None or wanted or index.constraint is not None or index.name in doubled:
+            continue
+        said = f"No query has used index {index.name} in {reads} reads of the table, and every write keeps it up."
+        spec = {"tables": {table.name: {"_dropIndexes": [index.name]}}}
+        yield _entry("slow", "unused_index", table.name, said, "manage_schema", **_apply(app_id, spec))
+
+
 def _open_to_anybody(policy: Policy) -> bool:
     judged = policy.check or policy.using
     anybody = not policy.roles or "butterbase_anon" in policy.roles
@@ -65,14 +102,19 @@ def _open_to_anybody(policy: Policy) -> bool:
 
 def _unindexed(table: Table) -> Iterator[tuple[tuple[str, ...], str]]:
     covered = [i.columns for i in table.indexes if i.valid and i.method == "btree" and " WHERE " not in i.definition]
+    for columns, why in _wanted(table).items():
+        if not any(index[: len(columns)] == columns for index in covered):
+            yield columns, why
+
+
+def _wanted(table: Table) -> dict[tuple[str, ...], str]:
+    """The columns that an index should begin with, and why."""
     wanted = {key.columns: f"by which {key.table} is referred to" for key in table.foreign_keys}
     for policy in table.policies:
         for column in _OWNER.findall(f"{policy.using or ''} {policy.check or ''}"):
             if column in table.columns and policy.command != "INSERT":
                 wanted.setdefault((column,), f"which policy {policy.name} compares in every query")
-    for columns, why in wanted.items():
-        if not any(index[: len(columns)] == columns for index in covered):
-            yield columns, why
+    return wanted
 
 
 def _doubled(table: Table) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ from brolly.pg.pool import Connection
 from brolly.pg.session import as_caller
 from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
-from brolly.schema.advice import advise
+from brolly.schema.advice import advise, unused_indexes
 from brolly.schema.description import describe, known, open_tables
 from brolly.schema.diff import make_plan
 from brolly.schema.document import Document, parse_document
@@ -88,7 +88,8 @@ async def get_schema(deps: Deps, caller: Caller, params: GetSchema) -> dict[str,
     if warnings := open_tables(_open(outcomes(Document(), snapshot)), app.id):
         result["warnings"] = warnings
     if params.advise:
-        result["advice"] = advise(snapshot, app.id)
+        async with deps.pools.reader(app) as connection:
+            result["advice"] = advise(snapshot, app.id, await unused_indexes(connection))
     result["_meta"] = {
         "resource_info": {"table_count": len(names), "tables": names},
         "next_actions": _next_actions(bool(names), "warnings" in result),
