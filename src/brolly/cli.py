@@ -195,6 +195,26 @@ def keys_revoke(key_id: str, home: Path | None, as_json: bool) -> None:
 
 
 @brolly.command()
+@click.argument("app", metavar="APP")
+@click.argument("function", metavar="FUNCTION")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new entries, until Ctrl-C.")
+@click.option("--errors", is_flag=True, help="Only calls that failed.")
+@click.option("--since", metavar="TIME", help="From then on: 30s, 10m, 2h, 1d ago, or 2026-01-31T08:00.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many earlier.")
+@_home
+@click.option("--json", "as_json", is_flag=True, help='One JSON object a line, for programs; failures: {"error": …}.')
+def logs(app: str, function: str, home: Path | None, **wanted: Any) -> None:
+    """Show what a function did, oldest first.
+
+    APP is the id or the name of an app. The running server is asked, or the one of BROLLY_URL, with the owner's
+    key or BROLLY_API_KEY.
+    """
+    from brolly.commands.logs import show_logs
+
+    show_logs(home, app, function, **wanted)
+
+
+@brolly.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 if something is pending.")
 @_home
 @_json

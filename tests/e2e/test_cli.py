@@ -30,7 +30,7 @@ from tests.e2e.processes import (
     wait_until,
 )
 
-COMMANDS = ("serve", "up", "down", "status", "mcp", "keys", "migrate", "demo")
+COMMANDS = ("serve", "up", "down", "status", "mcp", "keys", "logs", "migrate", "demo")
 
 
 @pytest.fixture(scope="module")

@@ -96,6 +96,12 @@ async def _call(deps: Deps, run: Run) -> tuple[int | None, str | None]:
     return answer.status, body.decode("utf-8", "replace")[:1000] if answer.status >= 400 else None
 
 
+async def tidy(deps: Deps) -> None:
+    """Mark runs that a server took with it into its end, and forget old ones."""
+    await deps.control.execute(_LOST)
+    await deps.control.execute(_OLD)
+
+
 async def keep_running(deps: Deps) -> None:
     """Look once a second for what is due; runs of one function may overlap only if they take longer than its pause."""
     slots = anyio.Semaphore(AT_ONCE)
@@ -110,8 +116,7 @@ async def keep_running(deps: Deps) -> None:
         looked = 0
         while True:
             if looked % 600 == 0:
-                await deps.control.execute(_LOST)
-                await deps.control.execute(_OLD)
+                await tidy(deps)
             looked += 1
             for run in await take_due(deps, datetime.now(UTC)):
                 await slots.acquire()

@@ -65,6 +65,12 @@ async def set_schedule(deps: Deps, app: App, name: str, triggers: Sequence[Trigg
     )
 
 
+async def bring_forward(deps: Deps, app_id: str, name: str) -> bool:
+    """Have the function run by the clock now, beside its times; whether it has a clock. A server's worker runs it."""
+    sql = "update brolly.cron_triggers set next_run_at = now() where app_id = $1 and function_name = $2 returning 1"
+    return await deps.control.fetchval(sql, app_id, name) is not None
+
+
 async def history(deps: Deps, app: App, name: str, limit: int = 20) -> dict[str, Any]:
     """When the function ran by the clock, newest first, and when it runs next."""
     rows = await deps.control.fetch(_HISTORY, app.id, name, limit)

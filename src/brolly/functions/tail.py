@@ -56,10 +56,12 @@ async def follow(deps: Deps, tail: Tail, after: int | None) -> AsyncGenerator[st
     """
     app, wanted = tail.app, tail.wanted
     params = GetLogs(app_id=app.id, function_name=wanted.function_name, since=wanted.since, level=wanted.level, limit=1)
-    yield ": following\n\n"
+    first = after is None
     if after is None:
         await flush(deps)
         after = await latest(deps, app, wanted.function_name)
+    yield ": following\n\n"
+    if first:
         limit = wanted.limit or (1000 if wanted.since else 0)
         for row in reversed(await read(deps, app, params, limit=limit) if limit else []):
             if row["id"] <= after:
