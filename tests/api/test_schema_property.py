@@ -275,7 +275,7 @@ def structure(snapshot: Snapshot) -> Spec:
 
 
 QUICK = settings(
-    max_examples=40,
+    max_examples=24,
     deadline=None,
     derandomize=True,
     database=None,

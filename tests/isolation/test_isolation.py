@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import pytest
 
 import tests.isolation.rest_door
 import tests.isolation.routine_doors  # noqa: F401 - adds its doors
 from brolly.apps import provision
 from brolly.deps import Deps
-from brolly.pg.session import as_caller
 from brolly.registry import App
 from tests.conftest import McpCall, hold_open, make_owner, mcp_session
 from tests.isolation.callers import ANYBODY, SERVICE, Who
@@ -26,10 +26,12 @@ from tests.isolation.situations import SITUATIONS, Situation
 
 @dataclass(frozen=True)
 class Ground:
-    """The truth about the table, read and set by the service role alone."""
+    """The truth about the table, read and set past all policies."""
 
     around: Surroundings
     situation: Situation
+    beside: Any
+    """The administrator's own connection: nothing of it is what the doors use."""
 
     @property
     def rows(self) -> list[Row]:
@@ -42,12 +44,8 @@ class Ground:
         """Put the rows back, if anything has changed them."""
         if await self.read() == self.rows:
             return
-        async with self._open() as conn:
-            await conn.execute(f"delete from {TABLE}")
-            await conn.execute(
-                f"insert into {TABLE} select * from jsonb_populate_recordset(null::{TABLE}, $1::jsonb)",
-                json.dumps(self.rows),
-            )
+        rows = f"jsonb_populate_recordset(null::{TABLE}, $rows${json.dumps(self.rows)}$rows$)"
+        await self.beside.execute(f"delete from {TABLE}; insert into {TABLE} select * from {rows}")
 
     async def settle(self, expected: list[Row], attempt: object) -> None:
         """The table must hold what is expected; then it gets its rows back, if that is not what it had."""
@@ -56,11 +54,8 @@ class Ground:
             await self.reset()
 
     async def read(self) -> list[Row]:
-        async with self._open() as conn:
-            return json.loads(await conn.fetchval(f"select coalesce(json_agg(t order by id), '[]') from {TABLE} t"))
-
-    def _open(self) -> Any:
-        return as_caller(self.around.deps.pools.door(self.around.app), self.around.owner)
+        found = await self.beside.fetchval(f"select coalesce(json_agg(t order by id), '[]') from {TABLE} t")
+        return json.loads(found)
 
 
 async def build(deps: Deps, app: App, mcp: McpCall, situation: Situation) -> None:
@@ -91,7 +86,9 @@ async def ground(deps: Deps, request: pytest.FixtureRequest) -> AsyncIterator[Gr
     app = await deps.registry.get(owner, app_id)
     mcp, close = await hold_open(mcp_session(deps, owner))
     await build(deps, app, mcp, request.param)
-    yield Ground(Surroundings(deps, app, owner, mcp), request.param)
+    beside: Any = await asyncpg.connect(**deps.databases.server.connect_args(database=app.db_name))
+    yield Ground(Surroundings(deps, app, owner, mcp), request.param, beside)
+    await beside.close()
     await close()
     await provision.delete(deps, app)
 
