@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import datetime
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from brolly.auth.passwords import is_known_hash
 from brolly.auth.sessions import end_sessions
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.page_cursor import read_cursor, write_cursor
 from brolly.core.times import iso
 from brolly.core.tool import AppParams, Params
 from brolly.deps import Deps
@@ -128,29 +128,14 @@ def _shown(row: Any) -> dict[str, Any]:
     }
 
 
-def _cursor_of(row: Any) -> str:
-    text = json.dumps([row["created_at"].isoformat(), str(row["id"])])
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        at, last = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return datetime.fromisoformat(at), UUID(last)
-    except (ValueError, TypeError, AttributeError):
-        raise AppError(
-            "VALIDATION_INVALID_TYPE",
-            "cursor is not one that list gave.",
-            remediation="Call manage_auth_users list without cursor, then with each next_cursor.",
-        ) from None
-
-
 async def list_users(deps: Deps, caller: Caller, params: ListUsers) -> dict[str, Any]:
     """The users, newest first."""
     app = await deps.registry.get(caller, params.app_id)
     where, args = ["true"], list[Any]()
     if params.cursor is not None:
-        args += _read_cursor(params.cursor)
+        args += read_cursor(
+            params.cursor, remediation="Call manage_auth_users list without cursor, then with each next_cursor."
+        )
         where.append("(created_at, id) < ($1, $2)")
     if params.email is not None:
         args.append(normal_address(params.email))
@@ -163,7 +148,7 @@ async def list_users(deps: Deps, caller: Caller, params: ListUsers) -> dict[str,
             params.limit + 1,
         )
     page = rows[: params.limit]
-    following = _cursor_of(page[-1]) if len(rows) > params.limit else None
+    following = write_cursor(page[-1]["created_at"], page[-1]["id"]) if len(rows) > params.limit else None
     return {"untrusted": True, "users": [_shown(row) for row in page], "next_cursor": following}
 
 

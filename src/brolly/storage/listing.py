@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -14,6 +11,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.errors import AppError
+from brolly.core.page_cursor import read_cursor, write_cursor
 from brolly.core.times import iso
 from brolly.core.tool import AppParams
 from brolly.pg.pool import Connection
@@ -68,7 +66,9 @@ async def list_files(at: Visit, params: ListFiles) -> dict[str, Any]:
     where, args = _conditions(at, params)
     rest = list(args)
     if params.cursor is not None:
-        rest += _read_cursor(params.cursor)
+        rest += read_cursor(
+            params.cursor, remediation="Call manage_storage list without cursor, then with each next_cursor."
+        )
         where = [*where, f"(created_at, id) < (${len(rest) - 1}, ${len(rest)})"]
     async with files_of(at.deps, at.app) as connection:
         rows = await connection.fetch(
@@ -82,7 +82,7 @@ async def list_files(at: Visit, params: ListFiles) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "untrusted": True,
         "objects": [shown(at.app, file) for file in await _settled(at, files)],
-        "next_cursor": _cursor_of(files[-1]) if len(rows) > params.limit else None,
+        "next_cursor": write_cursor(files[-1].created_at, files[-1].id) if len(rows) > params.limit else None,
     }
     if params.folder is not None:
         answer["folders"] = folders
@@ -165,20 +165,3 @@ async def _problems(at: Visit) -> dict[str, int]:
             "(select count(*) from storage.objects where missing_since is not null) as files_without_bytes"
         )
     return {name: count for name, count in dict(row).items() if count}
-
-
-def _cursor_of(file: File) -> str:
-    text = json.dumps([file.created_at.isoformat(), str(file.id)])
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        at, last = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        return datetime.fromisoformat(at), UUID(last)
-    except (ValueError, TypeError, AttributeError):
-        raise AppError(
-            "VALIDATION_INVALID_INPUT",
-            "cursor is not one that list gave.",
-            remediation="Call manage_storage list without cursor, then with each next_cursor.",
-        ) from None
