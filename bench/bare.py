@@ -38,10 +38,10 @@ def statement(ask: Ask, tables: Snapshot) -> Statement:
         (new,) = plan_insert(InsertRequest(table, (json.loads(ask.body),)), tables)
         return changes.store(new, plan)
     if not rest:
-        return query.page(plan, reading.MAX_BYTES, keys=True, total=False)
+        return query.short_page(plan, reading.MAX_BYTES, keys=True, total=False)
     column = plan.table.columns[plan.table.primary_key[0]]
     single = reading.replace(plan, conditions=(Condition(column, "eq", rest[0]),), limit=1)
-    return query.page(single, reading.MAX_BYTES, keys=False, total=False)
+    return query.short_page(single, reading.MAX_BYTES, keys=False, total=False)
 
 
 class Bare:

@@ -231,7 +231,9 @@ def select(
             parts.append(f"group by {', '.join(keys)}")
     if plan.sorts and not (inside and plan.grouped and not plan.sorts):
         parts.append(f"order by {', '.join(sort(s, alias, args) for s in plan.sorts)}")
-    parts.append(f"limit {args.bind(plan.limit)}::int8 offset {args.bind(plan.offset)}::int8")
+    # Written out, since Postgres takes a limit that it does not know yet for a tenth of the rows, and would plan
+    # each page anew. An offset may be any; none is the usual one.
+    parts.append(f"limit {plan.limit:d}" + (f" offset {args.bind(plan.offset)}::int8" if plan.offset else ""))
     return " ".join(parts)
 
 

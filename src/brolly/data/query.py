@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,30 +43,64 @@ def page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statemen
     ``keys``: also ``last``, the sorts' values in the last row shown. ``total``: also how many rows
     the filters let through.
     """
-    args = Args()
-    name, more = "_last", ""
-    while name in plan.names:
-        name += "_"
-    if keys:
-        values = ", ".join(f"{sort_value(s, 't', args)}::text" for s in plan.sorts)
-        more = f", array[{values}]::text[] as {quote(name)}"
-    # One row more than asked for, to know whether there is one; none where none is asked for.
-    rows = select(replace(plan, limit=plan.limit + 1 if plan.limit else 0), "t", args, more=more)
-    if keys:
-        fields = ", ".join(f"r.{quote(n)}" for n in plan.names)
-        made = f"select {row_object('o', plan)} as j, r.{quote(name)} as k from ({rows}) r, lateral (select {fields}) o"
-    else:
-        made = f"select {row_object('r', plan)} as j, null::text[] as k from ({rows}) r"
-    fits = f"n <= {args.bind(plan.limit)}::int8 and size <= {args.bind(max_bytes)}::int8"
-    counted = f"({_count(plan, args)})" if total else "null::int8"
+    args, names = Args(), _keys(plan, keys)
+    made = _made(plan, args, names)
+    fits = f"n <= {plan.limit:d} and size <= {args.bind(max_bytes)}::int8"
+    # No aggregate has an order of its own: Postgres would sort the rows by it for all of them.
+    values = f"array_agg(to_json(array[{', '.join(names)}])::text) filter (where {fits})"
+    last = f"({values})[count(*) filter (where {fits})]" if keys else "null::text"
     return Statement(
         f"select convert_to('[' || coalesce(string_agg(j, ',') filter (where {fits}), '') || ']', 'UTF8') as body, "
         f"count(*) filter (where {fits}) as shown, count(*) as found, "
-        f"(array_agg(to_json(k)::text order by n desc) filter (where {fits}))[1] as last, {counted} as total "
-        "from (select j, k, row_number() over () as n, sum(octet_length(j)) over (rows unbounded preceding) as size "
+        f"{last} as last, {_total(plan, args, total)} as total "
+        "from (select s.*, row_number() over () as n, sum(octet_length(j)) over (rows unbounded preceding) as size "
         f"from ({made}) s) p",
         tuple(args),
     )
+
+
+def short_page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statement:
+    """As ``page`` at less than half the cost, where every row is short; ``body`` is null where one is not.
+
+    A row is short if as many of its length as may be shown fit together, so that nothing needs a running sum.
+    """
+    args, names = Args(), _keys(plan, keys)
+    limit, most = plan.limit, max_bytes // max(plan.limit, 1)
+    values = ", ".join(f"(array_agg({k}))[{limit:d}]" for k in names)
+    last = f"to_json(array[{values}])::text" if keys else "null::text"
+    short = f"octet_length(j) <= {args.bind(most)}::int8"
+    made = _made(plan, args, names)
+    return Statement(
+        f"select case when coalesce(bool_and({short}), true) then convert_to('[' || coalesce(array_to_string("
+        f"(array_agg(case when {short} then j end))[:{limit:d}], ','), '') || ']', 'UTF8') end as body, "
+        f"least(count(*), {limit:d}) as shown, count(*) as found, {last} as last, {_total(plan, args, total)} as total "
+        # Fenced off, so that each row is made once for all that looks at it.
+        f"from ({made} offset 0) s",
+        tuple(args),
+    )
+
+
+def _made(plan: ReadPlan, args: Args, keys: Sequence[str]) -> str:
+    """The page's rows as JSON texts ``j``, each with the sorts' values as texts under the names ``keys``."""
+    # One row more than asked for, to know whether there is one; none where none is asked for.
+    more = replace(plan, limit=plan.limit + 1 if plan.limit else 0)
+    if not keys:
+        return f"select {row_object('r', plan)} as j from ({select(more, 't', args)}) r"
+    values = "".join(f", {sort_value(s, 't', args)}::text as {k}" for s, k in zip(plan.sorts, keys, strict=True))
+    rows = select(more, "t", args, more=values)
+    fields = ", ".join(f"r.{quote(n)}" for n in plan.names)
+    beside = ", ".join(f"r.{k}" for k in keys)
+    return f"select {row_object('o', plan)} as j, {beside} from ({rows}) r, lateral (select {fields}) o"
+
+
+def _keys(plan: ReadPlan, wanted: bool) -> list[str]:
+    """Names for the sorts' values, which no answered value has."""
+    free = (name for name in map("k{}".format, itertools.count()) if name not in plan.names)
+    return list(itertools.islice(free, len(plan.sorts) if wanted else 0))
+
+
+def _total(plan: ReadPlan, args: Args, wanted: bool) -> str:
+    return f"({_count(plan, args)})" if wanted else "null::int8"
 
 
 def row_object(alias: str, plan: ReadPlan) -> str:

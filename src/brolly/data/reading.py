@@ -66,7 +66,7 @@ async def prepare_page(at: Visit, asked: RowsQuery) -> Prepared:
     plan = plan_rows(at, await at.tables(), asked)
     counting = _counting(at, asked.preferences)
     keys = cursor.has_cursor(plan)
-    statement = query.page(plan, MAX_BYTES, keys=keys, total=counting == "exact")
+    statement = query.short_page(plan, MAX_BYTES, keys=keys, total=counting == "exact")
     return Prepared(asked, plan, statement, plan.names, keys, counting)
 
 
@@ -77,6 +77,10 @@ async def read_page(at: Visit, prepared: Prepared) -> RowsPage:
         return _empty(plan, prepared.counting)
     try:
         row = (await run(at, statement.text, statement.args, read_only=True)).rows[0]
+        if row["body"] is None:
+            # A row is long, so what fits has to be counted.
+            statement = query.page(plan, MAX_BYTES, keys=prepared.keys, total=prepared.counting == "exact")
+            row = (await run(at, statement.text, statement.args, read_only=True)).rows[0]
         total = await _estimate(at, plan) if prepared.counting == "planned" else row["total"]
     except AppError as error:
         if await service.was_closed(at.deps, at.app, at.who, plan.table, error):
@@ -127,7 +131,7 @@ async def prepare_one(at: Visit, asked: RowsQuery) -> Prepared:
     table = table_of(at, tables, asked.request.table)
     plan = plan_rows(at, tables, asked)
     single = replace(plan, conditions=(*plan.conditions, Condition(key_column(table), "eq", _ID)), limit=1)
-    statement = query.page(single, MAX_BYTES, keys=False, total=False)
+    statement = query.short_page(single, MAX_BYTES, keys=False, total=False)
     slot = next(index for index, value in enumerate(statement.args) if value is _ID)
     return Prepared(asked, plan, statement, plan.names, slot=slot)
 
@@ -143,6 +147,8 @@ async def read_one(at: Visit, prepared: Prepared, row_id: str) -> RowsPage:
         row = (await run(at, statement.text, args, read_only=True)).rows[0]
     except AppError as error:
         raise await service.explain_read(at.deps, at.app, at.who, by_id(plan.table, plan, row_id), error) from error
-    if not row["shown"]:
-        raise too_large(plan) if row["found"] else no_row(plan.table)
+    if not row["found"]:
+        raise no_row(plan.table)
+    if row["body"] is None:
+        raise too_large(plan)
     return RowsPage(row["body"], 1, False, 0, prepared.names)
