@@ -132,6 +132,21 @@ ATTACKS = [
     "select * from functions.functions",
     "select * from storage.objects",
     "select * from brolly.applied_migrations",
+    # Names, quotes and tags with characters beyond ASCII, which Python sorts otherwise than Postgres.
+    "select 1 as \u00d7$$, set_config('request.jwt.claim.sub', '{bob}', true) as \u00d7$$",
+    "select $\u00d7$ ' $\u00d7$, set_config('request.jwt.claim.sub', '{bob}', true) --'",
+    "select 1 as \u00a0$$, set_config('request.jwt.claim.sub', '{bob}', true) as \u00a0$$",
+    "select E'a'\n'\\' || ', set_config($$role$$, $$butterbase_service$$, true)",
+    "select E'a' -- why\n -- so\n'\\' || ', set_config($$role$$, $$butterbase_service$$, true)",
+    # Functions that run a text.
+    "select ts_rewrite('a'::tsquery, $$select set_config('request.jwt.claim.sub', '{bob}', true)::tsquery, 'b'$$)",
+    "select * from crosstab('select 1') as t (a int)",
+    "select xpath_table('a', 'b', 'c', 'd', 'e')",
+    # What other apps are called.
+    "select (16384 + n)::regrole from generate_series(1, 1000) as n",
+    "select pg_input_is_valid('postgres', 'regrole')",
+    "select pg_describe_object(1262, 1, 0)",
+    "select * from pg_lock_status()",
     "select 'unclosed",
     "",
     "  -- nothing",
@@ -165,6 +180,12 @@ async def test_a_long_statement_ends_and_a_wrong_one_says_where(stage: Stage) ->
     assert (await stage.sql("select $1::int"))["code"] == "VALIDATION_INVALID_SCHEMA"
     assert (await stage.sql("select $1::int", "x"))["code"].startswith("VALIDATION")
     assert "10000" in (await stage.sql("select * from generate_series(1, 20000)"))["message"]
+    for endless in (
+        "with recursive r (n) as (select 1 union all select n + 1 from r) select n from r",
+        "select repeat('x', 100000000)",
+    ):
+        assert "8 MB" in (await stage.sql(endless))["message"]
+    assert len((await stage.sql("select repeat('x', 7000000) as x"))["rows"][0]["x"]) == 7_000_000
 
 
 @pytest.mark.parametrize(
@@ -179,6 +200,7 @@ async def test_a_long_statement_ends_and_a_wrong_one_says_where(stage: Stage) ->
         "select nextval('s'), format('%s', 1), pg_advisory_xact_lock(1)",
         "merge into t using s on t.id = s.id when matched then delete",
         "values (1), (2)",
+        "select 'größe'::text as größe, E'\\'' 'b' from t where a = $1 and b >= 1.5e3-2/4*-1 -- set_config",
     ],
 )
 def test_what_programs_write_is_taken(sql: str) -> None:

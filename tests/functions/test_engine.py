@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import pytest
 
 from brolly.core.errors import AppError
@@ -31,6 +33,8 @@ const refusals = {
   private: () => fetch("http://10.0.0.1/"),
   metadata: () => fetch("http://169.254.169.254/latest"),
   listen: async () => Deno.listen({ port: 0 }),
+  sharedcache: () => caches.open("x"),
+  module: () => import("http://127.0.0.1:8080/x.ts"),
   library: async () => Deno.dlopen("libc.so.6", {}),
 };
 export async function handler(request: Request, ctx: any) {
@@ -152,6 +156,10 @@ async def test_a_request_reaches_the_handler_and_its_answer_comes_back(engine: E
 )  # fmt: skip
 async def test_what_is_outside_is_closed(engine: Engine, what: str) -> None:
     assert (await call(engine, what))[1] == b"NotCapable"
+
+
+async def test_modules_of_private_hosts_and_a_cache_for_all_apps_are_closed(engine: Engine) -> None:
+    assert [(await call(engine, what))[1] for what in ("sharedcache", "module")] == [b"Error", b"TypeError"]
 
 
 async def test_the_supervisor_is_out_of_reach(engine: Engine) -> None:
@@ -279,6 +287,34 @@ async def test_more_calls_than_may_run_wait_and_then_are_refused(engine: Engine)
     assert sorted(codes) == ["200"] * 5 + ["FUNCTION_BUSY 5"] * 3
 
 
+THIEF = """
+const folder = new URL(".", import.meta.url).pathname;
+self.postMessage({ ready: true, id: "abc" });
+self.postMessage({ id: 1, pong: [] });
+export async function handler(request: Request) {
+  self.postMessage({ id: "abc" });
+  const reached = [];
+  for (const path of await request.json()) {
+    for (const act of [Deno.removeSync, Deno.statSync, (p: string) => Deno.listen({ transport: "unix", path: p })]) {
+      try { act(path); reached.push(path); } catch { /* closed */ }
+    }
+  }
+  return Response.json(reached);
+}
+"""
+
+
+async def test_no_other_isolates_sockets_and_files_are_reached_and_no_message_ends_the_engine(engine: Engine) -> None:
+    assert (await call(engine, "x"))[0] == 200
+    found = [str(path) for path in engine.folder.rglob("*")]
+    assert any(path.endswith(".s") for path in found)
+    # The sockets on which we listen are gone once their visitor is in.
+    assert not any(path.endswith(".h") for path in found)
+    status, body = (await call(engine, "x", program("thief", THIEF), body=json.dumps(found).encode()))[:2]
+    assert (status, body) == (200, b"[]")
+    assert (await call(engine, "x"))[0] == 200
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -316,5 +352,35 @@ async def test_the_compiler_names_the_place(engine: Engine) -> None:
         == []
     )
     found = await engine.check("apart", "import { a } from './beside.ts';\nexport const handler = () => a;")
-    assert found
-    assert found[0].line == 1
+    assert [(d.line, "one file" in d.message) for d in found] == [(1, True)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import x from 'file:///etc/passwd'; export const handler = x;",
+        "import x from '/etc/passwd' with { type: 'text' }; export const handler: number = x;",
+        "export const handler: number = (await import('/etc/passwd', { with: { type: 'text' } })).default;",
+        "import type { X } from '/etc/passwd'; export const handler: X = 1;",
+        "/// <reference types='/etc/passwd' />\nexport const handler = 1;",
+    ],
+)
+async def test_the_compiler_shows_no_file_of_the_server(engine: Engine, code: str) -> None:
+    found = await engine.check("reader", code)
+    assert "one file" in found[0].message
+    assert "root" not in found[0].message
+
+
+async def test_modules_come_from_known_hosts_alone(engine: Engine) -> None:
+    asked: list[bytes] = []
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            asked.append(await stream.receive())
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/x.ts"
+        assert await engine.check("far", f"import x from '{url}'; export const handler = x;")
+        group.cancel_scope.cancel()
+    assert asked == []

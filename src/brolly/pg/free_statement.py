@@ -20,11 +20,14 @@ import asyncpg
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.pg.meter import metered
 from brolly.pg.pool import Connection, Database
 from brolly.pg.session import as_caller
 
 LONGEST = 100_000
 MOST_ROWS = 10_000
+MOST_BYTES = 8 * 1024 * 1024
+"""Of Postgres's answer."""
 LARGEST_SAFE = 2**53 - 1
 """The largest whole number that JavaScript tells from its neighbours."""
 
@@ -34,19 +37,28 @@ _DENIED = re.compile(
     r"|pg_execute_server_program|pg_reload_conf|pg_rotate_logfile|pg_(terminate|cancel)_backend|pg_notify"
     r"|pg_(try_)?advisory_(lock|unlock)\w*|(query|table|schema|database|cursor)_to_xml\w*|ts_stat"
     r"|pg_export_snapshot|pg_logical_\w+|pg_replication_\w+|pg_create_\w+|pg_drop_\w+|pg_promote|pg_switch_wal"
+    # Text that they run as a statement, settings, and what says something of other apps or the machine.
+    r"|ts_rewrite|crosstab\w*|connectby\w*|xpath_table|set_limit|postgres_fdw\w*|plpgsql_\w+|binary_upgrade_\w+"
+    r"|pg_lock_status|pg_(safe_snapshot_)?blocking_pids|pg_(copy|import|control|wal|current_wal|last|sync)_\w+"
+    r"|pg_get_(loaded|wal|wait|replication|multixact|shmem|acl|object)\w*|pg_(restore|clear)_\w+_stats|pg_input_\w+"
+    r"|pg_(describe|identify)_object\w*|(to_)?regrole\w*|makeaclitem|aclexplode|pg_has_role|has_database_privilege"
+    r"|pg_available_wal\w*|pg_isolation_\w+|pg_user_mappings?|pg_foreign_\w+"
     # What the cluster holds beside this app.
     r"|pg_database\w*|pg_roles|pg_user|pg_users|pg_group|pg_shadow|pg_authid|pg_auth_members|pg_stat_\w+|pg_locks"
     r"|pg_settings|pg_show_all_\w+|pg_hba\w*|pg_ident\w*|pg_shdepend|pg_shdescription|pg_shseclabel|pg_tablespace\w*"
     r"|pg_db_role_setting|pg_prepared_\w+|pg_file_settings|pg_config|pg_get_userbyid|pg_subscription\w*"
 )
-_SPACE = re.compile(r"\s+")
-_LINE_COMMENT = re.compile(r"--[^\n\r]*")
+# As Postgres's lexer has them, in which every character beyond ASCII belongs to names.
+_NAME = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*"
+_SKIPPED = re.compile(r"(?:[^A-Za-z0-9_\x80-\U0010ffff\"'$/;(-]+|[0-9][0-9A-Za-z_]*|--[^\n\r]*|[-/](?![-*]))+")
 _BLOCK = re.compile(r"/\*|\*/")
-_WORD = re.compile(r"[^\W\d][\w$]*")
-_DOLLAR = re.compile(r"\$(?:[^\W\d]\w*)?\$")
-_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
-_STRING = re.compile(r"'(?:[^']|'')*'")
-_ESCAPES = re.compile(r"'(?:[^'\\]|''|\\.)*'", re.DOTALL)
+_WORD = re.compile(_NAME)
+_DOLLAR = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$")
+_QUOTED = re.compile(r'"((?:[^"]|"")*+)"')
+_STRING = re.compile(r"'(?:[^']|'')*+'")
+_ESCAPES = re.compile(r"'(?:[^'\\]|''|\\.)*+'", re.DOTALL)
+_GOES_ON = re.compile(r"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:\s|--[^\n\r]*)*'")
+"""After a text: a line's end and another quote go on with it, in the same manner of quoting."""
 
 
 def refused(why: str) -> AppError:
@@ -81,10 +93,14 @@ def _words(sql: str) -> Iterator[str]:
     """Names (quoted ones too, in lower case), opening brackets and semicolons, as Postgres reads them."""
     at = 0
     while at < len(sql):
-        if found := _WORD.match(sql, at):
+        if found := _SKIPPED.match(sql, at):
+            at = found.end()
+        elif found := _WORD.match(sql, at):
             word, at = found.group(), found.end()
             if word in ("e", "E") and sql.startswith("'", at):
                 at = _end(_ESCAPES, sql, at)
+                if _GOES_ON.match(sql, at):
+                    raise refused("a text that goes on in another line is not taken after E'…'")
                 continue
             if word in ("u", "U") and sql.startswith(("&'", '&"'), at):
                 raise refused("U&\"…\" and U&'…' are not taken")
@@ -93,16 +109,15 @@ def _words(sql: str) -> Iterator[str]:
             end = _end(_QUOTED, sql, at)
             yield sql[at + 1 : end - 1].replace('""', '"').lower()
             at = end
+        elif sql[at] in "(;":
+            yield sql[at]
+            at += 1
         else:
-            if sql[at] in "(;":
-                yield sql[at]
             at = _skipped(sql, at)
 
 
 def _skipped(sql: str, at: int) -> int:
-    """The position after the space, comment, text or single character that starts here."""
-    if found := (_SPACE.match(sql, at) or _LINE_COMMENT.match(sql, at)):
-        return found.end()
+    """The position after the comment, text or single character that starts here."""
     if sql.startswith("/*", at):
         return _end_of_comment(sql, at)
     if sql[at] == "'":
@@ -220,13 +235,38 @@ class Rows:
 @asynccontextmanager
 async def transaction(pool: Database, caller: Caller) -> AsyncGenerator[Connection]:
     """A connection in a transaction as the caller, for ``run``; commits when the block ends well."""
-    async with as_caller(pool, caller) as connection:
-        yield connection
+    refusal: AppError | None = None
+    try:
+        async with as_caller(pool, caller) as connection:
+            try:
+                yield connection
+            except AppError as error:
+                refusal = error
+                raise
+    except AppError:
+        # Where the connection had to be ended, undoing says only that it is gone.
+        if refusal is None:
+            raise
+        raise refusal from None
 
 
 async def run(connection: Connection, caller: Caller, sql: str, params: Sequence[Any]) -> Rows:
     """Run the app's statement in ``transaction``. After an error the transaction can only be undone."""
     check_statement(sql)
+    with metered(connection, MOST_BYTES) as meter:
+        try:
+            return await _run(connection, caller, sql, params)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
+            if not meter.exceeded:
+                raise
+            raise _too_much() from None
+
+
+def _too_much() -> AppError:
+    return refused(f"it answers more than {MOST_BYTES // 2**20} MB; use limit, or fewer columns")
+
+
+async def _run(connection: Connection, caller: Caller, sql: str, params: Sequence[Any]) -> Rows:
     statement = await connection.prepare(sql)
     if len(statement.get_parameters()) != len(params):
         wanted = len(statement.get_parameters())

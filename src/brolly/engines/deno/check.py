@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
 from brolly.core.errors import AppError
-from brolly.engines.deno.process import Bounds, environment, find_deno
+from brolly.engines.deno.process import Bounds, allow_import, bounded, environment, find_deno, prepare_cache
 
 CHECK_SECONDS = 60.0
+HEAP_MB = 1024
+MOST_SAID = 4 * 1024 * 1024
+_AT_WORK = anyio.Semaphore(2)
+"""Compiling takes a processor and some hundred megabytes."""
+_ONE_FILE = "a function is one file, and imports npm:, jsr: and https: modules."
 _MOST = 20
 _BUSY: dict[Path, int] = {}
 """Folders in use, since two deployments of the same code share one."""
@@ -43,28 +51,77 @@ async def check(name: str, code: str, bounds: Bounds) -> list[Diagnostic]:
 
     Fetches what the module imports, so that its first call finds it. Empty when there is nothing.
     """
-    async with _laid_out(name, code, bounds) as (source, config):
-        folder = source.parent
-        line = [find_deno(), "check", "--quiet", "--no-lock", "--node-modules-dir=none", "--allow-import"]
+    async with _AT_WORK, _laid_out(name, code, bounds) as (source, config):
         try:
             with anyio.fail_after(CHECK_SECONDS):
-                done = await anyio.run_process(
-                    ["/bin/sh", "-c", 'exec nice -n 5 "$@"', "sh", *line, "--config", str(config), str(source)],
-                    check=False,
-                    env=environment(bounds),
-                    cwd=folder,
-                )
+                # The compiler reads any file, and what it says would show it.
+                if outside := await _outside(source, config, bounds):
+                    return outside
+                found, _, said = await _deno(["check", "--quiet"], source, config, bounds)
         except TimeoutError:
             raise AppError(
                 "FUNCTION_TIMEOUT",
                 f"Compiling {name} took more than {CHECK_SECONDS:.0f} seconds.",
                 remediation="Import less, or repeat deploy_function when what it imports can be fetched faster.",
             ) from None
-        if done.returncode == 0:
+        if found == 0:
             return []
-        return list(_findings(done.stderr.decode(errors="replace"), source.as_uri()))[:_MOST] or [
+        return list(_findings(said.decode(errors="replace"), source.as_uri()))[:_MOST] or [
             Diagnostic("The compiler ended without a word.")
         ]
+
+
+async def _deno(words: list[str], source: Path, config: Path, bounds: Bounds) -> tuple[int, bytes, bytes]:
+    """Exit status, output and errors; ended when either is longer than any honest one."""
+    await anyio.to_thread.run_sync(prepare_cache, bounds.cache)
+    options = ["--no-lock", "--node-modules-dir=none", allow_import(bounds), "--config", str(config), str(source)]
+    line = bounded([find_deno(), *words, *options])
+    said: dict[str, bytes] = {"out": b"", "err": b""}
+    environ = {**environment(bounds), "DENO_V8_FLAGS": f"--max-old-space-size={HEAP_MB}"}
+    async with await anyio.open_process(line, stdin=-3, env=environ, cwd=source.parent) as process:
+
+        async def read(name: str, stream: anyio.abc.ByteReceiveStream | None) -> None:
+            if stream is None:
+                return
+            async for chunk in stream:
+                said[name] += chunk
+                if len(said[name]) > MOST_SAID:
+                    process.kill()
+                    return
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read, "out", process.stdout)
+            group.start_soon(read, "err", process.stderr)
+        return await process.wait(), said["out"], said["err"]
+
+
+async def _outside(source: Path, config: Path, bounds: Bounds) -> list[Diagnostic]:
+    """Files of this machine that the module would have read, by whatever way of importing."""
+    status, told, said = await _deno(["info", "--json"], source, config, bounds)
+    if status:
+        found = list(_findings(said.decode(errors="replace"), source.as_uri()))[:1]
+        return found or [Diagnostic("What it imports cannot be found out.")]
+    try:
+        modules: list[dict[str, Any]] = json.loads(told).get("modules", [])
+    except ValueError:
+        return [Diagnostic("It imports too much.")]
+    ours = (source.as_uri(), (bounds.cache / "npm").as_uri() + "/")
+    strange = {
+        str(m.get("specifier"))
+        for m in modules
+        if str(m.get("specifier")).startswith("file:") and m.get("specifier") != ours[0]
+        and not str(m.get("specifier")).startswith(ours[1])
+    }  # fmt: skip
+    if not strange:
+        return []
+    roots = [m for m in modules if m.get("specifier") == source.as_uri()]
+    for each in (each for root in roots for each in root.get("dependencies", [])):
+        for way in (each.get("code"), each.get("type")):
+            if way and way.get("specifier") in strange:
+                start = way.get("span", {}).get("start", {})
+                at = (int(start.get("line", -1)) + 1, int(start.get("character", -1)) + 1)
+                return [Diagnostic(f"{each.get('specifier')} is not found: {_ONE_FILE}", "", *at)]
+    return [Diagnostic(f"It imports a file: {_ONE_FILE}")]
 
 
 @asynccontextmanager

@@ -29,6 +29,8 @@ log = logging.getLogger("brolly.deno")
 LINGER_SECONDS = 30.0
 """How long ``ctx.waitUntil`` may go on after the answer."""
 WATCH_SECONDS = 1.0
+ROOM_FROM = 0.7
+"""From which part of a process's memory on idle isolates are ended."""
 RETIRE_SECONDS = 300.0
 """The longest that a call may take, and so the longest that a replaced version may still be needed."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -101,6 +103,7 @@ class _App:
 
     folder: Path
     slots: anyio.Semaphore
+    host: Host = field(default_factory=Host)
     changing: anyio.Lock = field(default_factory=anyio.Lock)
     process: Process | None = None
     isolates: dict[str, Isolate] = field(default_factory=dict[str, Isolate])
@@ -116,7 +119,6 @@ class Engine:
         self._bounds, self._limits = bounds, limits or Limits()
         # A short name, since a socket's path may have 100 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="brolly-fn-"))
-        self._host = Host(str(self._folder / "host.sock"))
         self._apps: dict[str, _App] = {}
         self._group: anyio.abc.TaskGroup | None = None
 
@@ -125,7 +127,6 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                await group.start(self._host.serve)
                 group.start_soon(self._watch)
                 task_status.started()
         finally:
@@ -178,7 +179,7 @@ class Engine:
         """
         app = self._app(program.app_id)
         async with self._slot(app):
-            token = self._host.open_call(invocation.calls)
+            token = app.host.open_call(invocation.calls)
             pending = False
             try:
                 isolate, response = await self._exchange(app, program, invocation, token)
@@ -200,9 +201,9 @@ class Engine:
                         await response.aclose()
             finally:
                 if pending and self._group is not None:
-                    self._group.start_soon(self._host.linger, token, LINGER_SECONDS)
+                    self._group.start_soon(app.host.linger, token, LINGER_SECONDS)
                 else:
-                    await self._host.close_call(token)
+                    await app.host.close_call(token)
 
     @asynccontextmanager
     async def _slot(self, app: _App) -> AsyncGenerator[None]:
@@ -296,14 +297,14 @@ class Engine:
         """Under the app's lock: the function's isolate, started and loaded if it is not."""
         if app.process is None or app.process.dead.is_set():
             await self._stop(app)
-            process = Process(program.app_id, app.folder, self._host)
+            process = Process(program.app_id, app.folder)
             await process.start(self._running(), self._bounds)
             app.process = process
         found = app.isolates.get(program.name)
         if found is not None and found.version == program.version and not found.closed:
             return found
-        isolate = Isolate(app.process, self._host, app.folder, program.name, program.version)
-        await isolate.load(program.code, program.env, program.about)
+        isolate = Isolate(app.process, app.host, app.folder, program.name, program.version)
+        await isolate.load(self._running(), program.code, program.env, program.about)
         app.isolates[program.name] = isolate
         if found is not None:
             # Calls that run on the former version end on it.
@@ -342,10 +343,23 @@ class Engine:
             process.stderr += b"out of memory"
             await process.stop()
             return
+        await self._make_room(app, memory)
         for isolate in list(app.isolates.values()):
             if isolate.running and not await isolate.answers(self._limits.blocked_seconds):
                 isolate.blocked = not process.dead.is_set()
                 await self._discard(app, isolate)
+        await self._stop_idle(app)
+
+    async def _make_room(self, app: _App, memory: int) -> None:
+        """End isolates that nobody calls; and before the process is full, the one that waits longest."""
+        idle = sorted((i for i in app.isolates.values() if not i.running), key=lambda isolate: isolate.used_at)
+        full = memory > self._limits.memory_mb * 2**20 * ROOM_FROM
+        for isolate in idle:
+            if full or anyio.current_time() - isolate.used_at > self._limits.idle_seconds:
+                await self._discard(app, isolate)
+                full = False
+
+    async def _stop_idle(self, app: _App) -> None:
         if not app.running and anyio.current_time() - app.used_at > self._limits.idle_seconds:
             async with app.changing:
                 if not app.running:

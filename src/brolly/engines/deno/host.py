@@ -1,6 +1,6 @@
-"""The socket on which functions ask us: for rows, links, other functions.
+"""The sockets on which functions ask us: for rows, links, other functions.
 
-Lines of JSON both ways. A supervisor takes our orders on its connection; a worker asks on its own,
+Lines of JSON both ways. A supervisor takes our orders on its connection; each worker asks on its own,
 ``{id, call, op, args}`` → ``{id, value}`` or ``{id, error}``, where ``call`` is the token of one running
 invocation. The token decides what may be done; that a worker is connected decides nothing.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
 
 import anyio
 import anyio.abc
@@ -23,6 +24,8 @@ from brolly.core.errors import AppError
 log = logging.getLogger("brolly.deno")
 
 LONGEST_LINE = 16 * 1024 * 1024
+HELLO_SECONDS = 5.0
+LONGEST_HELLO = 1000
 AT_ONCE = 64
 """Most questions of one worker that are worked on together; more wait."""
 
@@ -62,10 +65,10 @@ class Lines:
     def __init__(self, stream: anyio.abc.SocketStream) -> None:
         self._stream = BufferedByteReceiveStream(stream)
 
-    async def next(self) -> dict[str, Any] | None:
+    async def next(self, longest: int = LONGEST_LINE) -> dict[str, Any] | None:
         """The next message; None at the end, or when what comes is no message of ours."""
         try:
-            message: Any = json.loads(await self._stream.receive_until(b"\n", LONGEST_LINE))
+            message: Any = json.loads(await self._stream.receive_until(b"\n", longest))
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound):
             return None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError, RecursionError):
@@ -73,16 +76,57 @@ class Lines:
         return cast(dict[str, Any], message) if isinstance(message, dict) else None
 
 
-OnSupervisor = Callable[[Peer, Lines], Awaitable[None]]
+class Door:
+    """A socket for one visitor, who brings a key. It is gone once that one is in.
+
+    Deno lets a program that may connect to a socket also remove it and put its own there, and whoever came next
+    would tell its secrets to that. So nobody ever comes next.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.key = str(folder / f"{secrets.token_hex(6)}.h"), secrets.token_urlsafe(24)
+        self.scope = anyio.CancelScope()
+        self._listener: anyio.abc.SocketListener | None = None
+        self._stream: anyio.abc.SocketStream | None = None
+
+    async def open(self) -> None:
+        """Listen."""
+        self._listener = await anyio.create_unix_listener(self.path, mode=0o600)
+
+    async def admit(self) -> tuple[Peer, Lines]:
+        """Wait for whoever brings the key, then close."""
+        if self._listener is None:
+            raise RuntimeError("the door is not open")
+        while True:
+            self._stream = await self._listener.accept()
+            lines = Lines(self._stream)
+            with anyio.move_on_after(HELLO_SECONDS):
+                hello = await lines.next(LONGEST_HELLO) or {}
+                if secrets.compare_digest(str(hello.get("hello", "")).encode(), self.key.encode()):
+                    await self._shut()
+                    return Peer(self._stream), lines
+            await self._stream.aclose()
+
+    async def _shut(self) -> None:
+        if self._listener is not None:
+            await self._listener.aclose()
+            await anyio.Path(self.path).unlink(missing_ok=True)
+            self._listener = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._shut()
+            if self._stream is not None:
+                await self._stream.aclose()
 
 
 @dataclass(slots=True)
 class Host:
-    """Our end of the socket: who may connect, and which invocations are running."""
+    """Our end of one app's sockets: which of its invocations are running."""
 
-    path: str
-    supervisors: dict[str, OnSupervisor] = field(default_factory=dict[str, OnSupervisor])
-    workers: set[str] = field(default_factory=set[str])
     calls: dict[str, HostCalls] = field(default_factory=dict[str, HostCalls])
     lasting: dict[str, anyio.Event] = field(default_factory=dict[str, anyio.Event])
 
@@ -108,24 +152,17 @@ class Host:
                 await ended.wait()
         await self.close_call(token)
 
-    async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Accept connections until cancelled."""
-        listener = await anyio.create_unix_listener(self.path, mode=0o600)
-        async with listener:
-            task_status.started()
-            await listener.serve(self._welcome)
-
-    async def _welcome(self, stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            peer, lines = Peer(stream), Lines(stream)
-            hello: dict[str, Any] | None = None
-            with anyio.move_on_after(5):
-                hello = await lines.next()
-            key = str((hello or {}).get("hello", ""))
-            if (hello or {}).get("supervisor") and (taken := self.supervisors.pop(key, None)) is not None:
-                await taken(peer, lines)
-            elif key in self.workers:
-                await self._answer(peer, lines)
+    async def attend(self, door: Door, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Answer the worker for whom the door stands open, until it is gone or the door is closed."""
+        with door.scope:
+            try:
+                await door.open()
+                task_status.started()
+                async with door:
+                    await self._answer(*await door.admit())
+            except Exception:
+                # One app's worker never takes down what serves the others.
+                log.exception("a worker's connection failed")
 
     async def _answer(self, peer: Peer, lines: Lines) -> None:
         slots = anyio.Semaphore(AT_ONCE)
@@ -136,11 +173,19 @@ class Host:
             group.cancel_scope.cancel()
 
     async def _one(self, peer: Peer, message: dict[str, Any], slots: anyio.Semaphore) -> None:
+        # Until it is sent: a worker that asks and does not read must not fill our memory with answers.
         try:
+            number = message.get("id")
+            if not isinstance(number, int):
+                return
             answer = await self._ask(message)
+            try:
+                await peer.send({"id": number, **answer})
+            except (ValueError, TypeError, RecursionError):
+                said = {"code": "VALIDATION_INVALID_INPUT", "message": "The answer cannot be written as JSON."}
+                await peer.send({"id": number, "error": said})
         finally:
             slots.release()
-        await peer.send({"id": message.get("id"), **answer})
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         token = str(message.get("call"))

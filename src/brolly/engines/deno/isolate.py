@@ -15,7 +15,7 @@ import anyio
 import httpx
 
 from brolly.core.errors import AppError
-from brolly.engines.deno.host import Host
+from brolly.engines.deno.host import Door, Host
 from brolly.engines.deno.process import Process
 
 LOAD_SECONDS = 30.0
@@ -48,7 +48,7 @@ class Isolate:
         self.running, self.used_at = 0, anyio.current_time()
         self._idle = anyio.Event()
         self.blocked = self.closed = False
-        self._host, self._secret = host, secrets.token_urlsafe(24)
+        self._host, self._door = host, Door(folder)
         # Each gets a name of its own, so that none can reach, or wait for, another's socket.
         self.key = f"{name}@{secrets.token_hex(6)}"
         self._module = folder / f"{secrets.token_hex(12)}.ts"
@@ -74,18 +74,20 @@ class Isolate:
         while self.running:
             await self._idle.wait()
 
-    async def load(self, code: str, env: Mapping[str, str], about: Mapping[str, Any]) -> None:
+    async def load(
+        self, group: anyio.abc.TaskGroup, code: str, env: Mapping[str, str], about: Mapping[str, Any]
+    ) -> None:
         """Have the module evaluated; ``VALIDATION_INVALID_SCHEMA`` with what Deno says when that fails."""
         await anyio.Path(self._module).write_text(code, "utf-8")
-        self._host.workers.add(self._secret)
+        await group.start(self._host.attend, self._door)
         answer = await self.process.order(
             "load",
             LOAD_SECONDS,
             key=self.key,
             module=self._module.as_uri(),
             socket=str(self._socket),
-            host=self._host.path,
-            secret=self._secret,
+            host=self._door.path,
+            secret=self._door.key,
             env=dict(env),
             app=dict(about),
         )
@@ -132,7 +134,7 @@ class Isolate:
         if self.closed:
             return
         self.closed = True
-        self._host.workers.discard(self._secret)
+        self._door.scope.cancel()
         with anyio.CancelScope(shield=True):
             await self.process.order("unload", 2.0, key=self.key)
             await self._client.aclose()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
+import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import psutil
 
 from brolly.core.errors import AppError
-from brolly.engines.deno.host import Host, Lines, Peer
+from brolly.engines.deno.host import Door, Lines, Peer
 
 log = logging.getLogger("brolly.deno")
 
@@ -27,9 +28,17 @@ RUNNER = Path(__file__).parent / "runner"
 START_SECONDS = 10.0
 LAST_WORDS_SECONDS = 0.5
 STDERR_KEPT = 4096
+MOST_DATA_KB = 4 * 1024 * 1024
+"""The last bound on a process's memory, when it grows faster than it is looked at."""
+IMPORT_HOSTS = (
+    "deno.land:443", "jsr.io:443", "esm.sh:443", "raw.esm.sh:443", "unpkg.com:443", "cdn.jsdelivr.net:443",
+    "raw.githubusercontent.com:443", "gist.githubusercontent.com:443",
+)  # fmt: skip
 PRIVATE_ADDRESSES = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
     "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "[::1]", "[::]", "localhost",
+    # Where clouds keep their machines' credentials.
+    "[fd00:ec2::254]", "[fd00:ec2::23]", "[fd20:ce::254]",
 )  # fmt: skip
 """What is closed to functions. Deno resolves a name first and compares the address that it is about to use."""
 
@@ -72,20 +81,44 @@ class Bounds:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def command(folder: Path, host: str, bounds: Bounds) -> list[str]:
+def command(folder: Path, bounds: Bounds) -> list[str]:
     """The program line: everything closed but the network, the folder and our socket."""
     deny = [] if bounds.private_network else [f"--deny-net={','.join((*PRIVATE_ADDRESSES, *own_addresses()))}"]
     line = [
         find_deno(), "run", "--quiet", "--no-prompt", "--no-config", "--no-lock", "--node-modules-dir=none",
         "--unstable-worker-options", f"--v8-flags=--max-old-space-size={bounds.heap_mb}",
-        "--allow-net", *deny, "--allow-import",
-        f"--allow-read={folder},{RUNNER},{host}", f"--allow-write={folder},{host}",
+        "--allow-net", *deny, allow_import(bounds),
+        f"--allow-read={folder},{RUNNER}", f"--allow-write={folder}",
         "--deny-env", "--deny-run", "--deny-ffi", "--deny-sys", str(RUNNER / "main.ts"),
     ]  # fmt: skip
     if sys.platform == "win32":
         return line
-    # By the shell, as only a process itself may limit itself everywhere: few files, no core, behind the server.
-    return ["/bin/sh", "-c", 'ulimit -n 1024; ulimit -c 0; exec nice -n 5 "$@"', "sh", *line]
+    return bounded(line)
+
+
+def bounded(line: Sequence[str]) -> list[str]:
+    """The program line with limits: few files, no core, an end to memory, behind the server for the processor.
+
+    By the shell, as only a process itself may limit itself everywhere. Where memory is short, the system is to
+    end these and not the server.
+    """
+    limits = f"ulimit -n 1024; ulimit -c 0; ulimit -d {MOST_DATA_KB}"
+    first = "echo 1000 2>/dev/null >/proc/self/oom_score_adj"
+    return ["/bin/sh", "-c", f'{limits}; {first}; exec nice -n 5 "$@"', "sh", *line]
+
+
+def allow_import(bounds: Bounds) -> str:
+    """From where modules may come. Not from everywhere: the server's own network must not be asked by it."""
+    return "--allow-import" if bounds.private_network else f"--allow-import={','.join(IMPORT_HOSTS)}"
+
+
+def prepare_cache(cache: Path) -> None:
+    """Make Deno's folder. Web caches would be shared by all apps in it, so there is no place for them."""
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    closed = cache / "location_data"
+    if closed.is_dir():
+        shutil.rmtree(closed)
+    closed.touch()
 
 
 def environment(bounds: Bounds) -> dict[str, str]:
@@ -96,24 +129,24 @@ def environment(bounds: Bounds) -> dict[str, str]:
 class Process:
     """A running Deno with its supervisor connected. Dead ones are thrown away, never restarted."""
 
-    def __init__(self, app_id: str, folder: Path, host: Host) -> None:
-        self.app_id, self.folder, self._host = app_id, folder, host
+    def __init__(self, app_id: str, folder: Path) -> None:
+        self.app_id, self.folder = app_id, folder
         self.dead = anyio.Event()
         self.stderr = b""
         self._peer: Peer | None = None
         self._process: anyio.abc.Process | None = None
-        self._connected = anyio.Event()
         self._reaped = anyio.Event()
         self._answers: dict[int, tuple[anyio.Event, dict[str, Any]]] = {}
         self._next = 1
 
     async def start(self, group: anyio.abc.TaskGroup, bounds: Bounds) -> None:
         """Spawn it and wait until its supervisor takes orders; ``EXTERNAL_NETWORK_ERROR`` when it does not."""
-        key = secrets.token_urlsafe(24)
-        self._host.supervisors[key] = self._follow
+        await anyio.to_thread.run_sync(prepare_cache, bounds.cache)
+        door = Door(self.folder)
+        await door.open()
         try:
             self._process = await anyio.open_process(
-                command(self.folder, self._host.path, bounds),
+                command(self.folder, bounds),
                 stdin=-1,
                 stdout=-3,
                 stderr=-1,
@@ -122,26 +155,43 @@ class Process:
                 start_new_session=True,
             )
             group.start_soon(self._reap, self._process)
-            hello = json.dumps({"host": self._host.path, "key": key}) + "\n"
+            hello = json.dumps({"host": door.path, "key": door.key}) + "\n"
             if (stdin := self._process.stdin) is not None:
                 await stdin.send(hello.encode())
-            with anyio.move_on_after(START_SECONDS):
-                await self._connected.wait()
+            await self._welcome(group, door)
         finally:
-            self._host.supervisors.pop(key, None)
             if self._peer is None:
+                with anyio.CancelScope(shield=True):
+                    await door.__aexit__()
                 await self.stop()
         if self._peer is None:
             raise await self.broken("did not start")
 
-    async def _follow(self, peer: Peer, lines: Lines) -> None:
-        self._peer = peer
-        self._connected.set()
+    async def _welcome(self, group: anyio.abc.TaskGroup, door: Door) -> None:
+        async with anyio.create_task_group() as waiting:
+
+            async def until_dead() -> None:
+                await self.dead.wait()
+                waiting.cancel_scope.cancel()
+
+            waiting.start_soon(until_dead)
+            with anyio.move_on_after(START_SECONDS):
+                self._peer, lines = await door.admit()
+                group.start_soon(self._follow, door, lines)
+            waiting.cancel_scope.cancel()
+
+    async def _follow(self, door: Door, lines: Lines) -> None:
         try:
-            while not self.dead.is_set() and (message := await lines.next()) is not None:
-                if (waiting := self._answers.pop(int(message.get("id") or 0), None)) is not None:
-                    waiting[1].update(message)
-                    waiting[0].set()
+            async with door:
+                while not self.dead.is_set() and (message := await lines.next()) is not None:
+                    # A worker has a say in what stands here.
+                    number = message.get("id")
+                    waiting = self._answers.pop(number, None) if isinstance(number, int) else None
+                    if waiting is not None:
+                        waiting[1].update(message)
+                        waiting[0].set()
+        except Exception:
+            log.exception("a supervisor's connection failed")
         finally:
             self._end()
 
@@ -160,7 +210,6 @@ class Process:
 
     def _end(self) -> None:
         self.dead.set()
-        self._connected.set()
         for done, _ in self._answers.values():
             done.set()
         self._answers.clear()

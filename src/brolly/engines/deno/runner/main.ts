@@ -2,7 +2,7 @@
 //
 // It reads one line from stdin ({host, key}), connects to that unix socket and takes orders there, a JSON
 // object a line. The end of that connection ends the process. Workers may neither read stdin's first line,
-// which is gone by then, nor reach anything but the host's socket and their own.
+// which is gone by then, nor reach anything but their own sockets, of which the host's is gone by then, too.
 
 interface Order {
   id: number;
@@ -18,7 +18,7 @@ interface Order {
 
 interface Loaded {
   worker: Worker;
-  answer: (value: unknown) => void;
+  answer: (value: { ready?: unknown; error?: unknown } | null) => void;
   pings: (() => void)[];
 }
 
@@ -72,7 +72,7 @@ function load(order: Order): void {
       },
     },
   });
-  const entry: Loaded = { worker, answer: (value) => send({ id: order.id, ...value as object }), pings: [] };
+  const entry: Loaded = { worker, answer: (value) => send({ ready: Boolean(value?.ready), error: value?.error, id: order.id }), pings: [] };
   loaded.set(order.key, entry);
   worker.onmessage = (event) => {
     if (event.data?.pong) entry.pings.splice(0).forEach((answer) => answer());
@@ -103,7 +103,7 @@ function ping(order: Order): void {
   entry.worker.postMessage({ ping: true });
 }
 
-send({ hello: key, supervisor: true });
+send({ hello: key });
 for await (const line of lines(connection.readable)) {
   const order: Order = JSON.parse(line);
   if (order.op === "load") load(order);

@@ -105,12 +105,15 @@ class Host {
   }
 
   async #read(): Promise<void> {
-    let rest = "";
+    let open: string[] = [];
     try {
       for await (const text of this.#connection.readable.pipeThrough(new TextDecoderStream())) {
-        const parts = (rest + text).split("\n");
-        rest = parts.pop()!;
-        parts.forEach((part) => this.#settle(parse(part)));
+        const parts = text.split("\n");
+        open.push(parts.shift()!);
+        for (const part of parts) {
+          this.#settle(parse(open.join("")));
+          open = [part];
+        }
       }
     } finally {
       self.close();
