@@ -44,6 +44,35 @@ SCHEMA: dict[str, Any] = {
         },
     }
 }
+ARGUMENT = {"words": "text"}
+SCHEMA["functions"] = {
+    "titled": {
+        "arguments": ARGUMENT,
+        "returns": "setof posts",
+        "body": "select * from posts where title ilike '%' || words || '%' order by id",
+        "volatility": "stable",
+        "expose": ["anon", "user"],
+    },
+    "add": {
+        "arguments": {"a": "integer", "b": "integer"},
+        "returns": "integer",
+        "body": "select a + b",
+        "volatility": "immutable",
+        "expose": ["user"],
+    },
+    "rename": {
+        "arguments": {"number": "integer", **ARGUMENT},
+        "returns": "void",
+        "body": "update posts set title = words where id = number",
+        "expose": ["user"],
+    },
+    "fail": {
+        "returns": "void",
+        "language": "plpgsql",
+        "body": "begin raise exception 'no luck' using hint = 'ask'; end",
+        "expose": ["user"],
+    },
+}
 PASSWORD = "Correct-horse-9"
 
 
@@ -129,6 +158,13 @@ EXPECTED: dict[str, Any] = {
     "update none": [],
     "untouched": [],
     "delete select": [{"id": 6}],
+    "function filtered": [{"id": 1, "comments": [{"id": 1}, {"id": 2}]}],
+    "function counted": (None, 2),
+    "function by get": 42,
+    "function single": {"id": 1},
+    "function none": None,
+    "function that writes": None,
+    "function for another": [{"id": 1}],
     "another sees": [{"id": 1, "comments": []}],
     "anyone sees": [{"id": 1}],
     "another writes": [],
@@ -151,6 +187,10 @@ FAILED = {
     "no column": (400, "42703"),
     "wrong value": (400, "22P02"),
     "no token": (401, "PGRST301"),
+    "function not there": (404, "PGRST202"),
+    "function not for anyone": (404, "PGRST202"),
+    "function without value": (404, "PGRST202"),
+    "function raises": (400, "P0001"),
     "other schema": (400, "PGRST100"),
 }
 
@@ -178,7 +218,8 @@ def test_it_can_tell_what_went_wrong(told: dict[str, Any], name: str) -> None:
 def test_whole_rows_and_thrown_errors(told: dict[str, Any]) -> None:
     row = told["select"]["data"]
     assert (row["title"], row["tags"], row["doc"]) == ("One", ["a", "b c"], {"k": 1})
+    assert [r["title"] for r in told["function"]["data"]] == ["Three!"]
     assert told["thrown"]["name"] == "PostgrestError"
     assert told["thrown"]["code"] == "23505"
     assert told["thrown"]["message"]
-    assert set(told) == {*EXPECTED, *WRITTEN, *FAILED, "select", "thrown"}
+    assert set(told) == {*EXPECTED, *WRITTEN, *FAILED, "select", "thrown", "function"}

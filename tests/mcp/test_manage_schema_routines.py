@@ -122,6 +122,15 @@ async def test_a_signature_may_change_and_exposure_alone_too(change: Apply) -> N
     assert "revoke all" in done["statements"][0]["sql"]
 
 
+async def test_a_function_named_as_one_of_postgres_does_not_stand_in_for_it(
+    deps: Deps, app: App, change: Apply
+) -> None:
+    async with deps.pools.owner(app) as conn:
+        await conn.execute("create function json_agg(json) returns json language sql as 'select null::json'")
+        await conn.execute("create function json_agg(text) returns json language sql as 'select null::json'")
+    await change({"tables": TABLES, "_dropFunctions": ["json_agg"]}, "dry_run")
+
+
 async def test_what_a_view_reads_is_not_dropped_from_under_it(change: Apply) -> None:
     await change(DOCUMENT)
     column = {"tables": {"posts": {"_dropColumns": ["active"]}}}
@@ -258,4 +267,5 @@ async def test_names(shared: Apply) -> None:
     await refused(shared({"views": {"posts": {"query": "select 1 as a"}}}), "posts")
     await refused(shared({"views": {"_v": {"query": "select 1 as a"}}}), "belong to the platform")
     await refused(shared({"functions": {"current_user_id": FUNCTIONS["shout"]}}), "platform's")
+    await refused(shared({"functions": {"to_json": FUNCTIONS["shout"]}}), "stand in for")
     await refused(shared({"views": {"v": "select 1 as a"}, "_dropViews": ["v"]}), "keep one of them")

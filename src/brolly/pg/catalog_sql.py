@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from brolly.pg.routines import FUNCTIONS, VIEWS
+
+# With its schema, lest a function of the app's own, for types that fit better, is taken for it.
+_CALL = re.compile(
+    r"(?<![.\w])(?=(?:json_\w+|bool_and|format_type|has_function_privilege|pg_get_\w+|pg_\w+_is_updatable"
+    r"|pg_options_to_table)\()"
+)
 
 # The attribute numbers of keys are turned into
 # names in order; what a record cannot say (deferrable, partial, …) clears its flag "plain", so that
@@ -134,5 +142,8 @@ join lateral (select json_agg(e.enumlabel order by e.enumsortorder) as list from
 where y.typtype = 'e' and y.typnamespace = 'public'::regnamespace and v.list is not null and not exists (
     select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = y.oid and d.deptype = 'e')
 """
-SNAPSHOT = f"select ({_TABLES}) as tables, ({_ENUMS}) as enums, ({VIEWS}) as views, ({FUNCTIONS}) as functions"
+SNAPSHOT = _CALL.sub(
+    "pg_catalog.",
+    f"select ({_TABLES}) as tables, ({_ENUMS}) as enums, ({VIEWS}) as views, ({FUNCTIONS}) as functions",
+)
 """One statement is one moment and one round trip; each column of its row is a JSON array."""

@@ -223,6 +223,8 @@ def _reserved(kind: str, name: str) -> Problem | None:
     why = ""
     if kind == "functions" and name in _OURS:
         why = "this function is the platform's"
+    elif kind == "functions" and name in _CALLED:
+        why = "the platform calls Postgres's function of this name, which yours could stand in for; choose another name"
     elif name.startswith("_") or name.startswith("pg_"):
         why = "names that start with _ or pg_ belong to the platform"
     elif name == "public":
@@ -233,6 +235,13 @@ def _reserved(kind: str, name: str) -> Problem | None:
 
 
 _OURS = frozenset(("current_user_id", "uuid_generate_v4"))
+_CALLED = frozenset((
+    "array_agg", "avg", "bool_and", "bool_or", "convert_to", "count", "json_agg", "json_build_object", "json_each",
+    "json_object_agg", "json_strip_nulls", "json_to_record", "json_to_recordset", "jsonb_build_object",
+    "jsonb_populate_record", "lower", "max", "min", "octet_length", "phraseto_tsquery", "plainto_tsquery",
+    "row_to_json", "set_config", "string_agg", "sum", "to_char", "to_json", "to_tsquery", "to_tsvector", "unnest",
+    "websearch_to_tsquery",
+))  # fmt: skip
 
 
 def _clashes(document: Document) -> list[Problem]:

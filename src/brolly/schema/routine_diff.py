@@ -69,7 +69,10 @@ def signature_of(now: Existing) -> str:
 
 def function_again(now: Existing) -> str:
     """The statements that make an existing function once more."""
-    said = [f"{quote(a.name)} {a.value.type}" + (f" default {a.default}" if a.default else "") for a in now.arguments]
+    said = [
+        (f"{quote(a.name)} " if a.name else "") + a.value.type + (f" default {a.default}" if a.default else "")
+        for a in now.arguments
+    ]
     tag = "$body$"
     while tag in now.body:
         tag = f"$body_{secrets.token_hex(4)}$"
