@@ -65,7 +65,7 @@ def error_response(deps: Deps, error: AppError, asked: Scope) -> JSONResponse:
         headers["WWW-Authenticate"] = 'Bearer realm="brolly"'
     body = error_body(error, deps.settings.base_url)
     if postgrest.reads_keys(asked["path"], Headers(scope=asked)):
-        body |= postgrest.error_keys(error)
+        body |= postgrest.error_keys(error, asked["path"])
     return JSONResponse(body, error.status, headers)
 
 

@@ -189,7 +189,7 @@ FAILED = {
     "no token": (401, "PGRST301"),
     "function not there": (404, "PGRST202"),
     "function not for anyone": (404, "PGRST202"),
-    "function without value": (404, "PGRST202"),
+    "function without value": (400, "PGRST100"),
     "function raises": (400, "P0001"),
     "other schema": (400, "PGRST100"),
 }

@@ -61,11 +61,13 @@ def reads_keys(path: str, headers: Mapping[str, str]) -> bool:
     return is_client(headers) or (found is not None and (found[1] == "rpc" or found[1] not in ROUTE_WORDS))
 
 
-def error_keys(error: AppError) -> dict[str, str | None]:
+def error_keys(error: AppError, path: str = "") -> dict[str, str | None]:
     """``code``, ``message``, ``details`` and ``hint`` as PostgREST has them, all texts."""
     details: Any = error.details
     known: dict[str, Any] = {**details} if isinstance(details, Mapping) else {}
     code = known.get("pg_code") or _CODES.get(error.code, error.code)
+    if error.code == "RESOURCE_NOT_FOUND" and (found := _ROWS.match(path)) and found[1] == "rpc":
+        code = "PGRST202"
     said = known.get("constraint_details") or known.get("reason") or known.get("pg_detail")
     if said is None and details is not None:
         said = json.dumps(details, ensure_ascii=False, default=str)
