@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+import tests.isolation.deno_door
 import tests.isolation.rest_door
 import tests.isolation.routine_doors  # noqa: F401 - adds its doors
 from brolly.apps import provision

@@ -55,7 +55,7 @@ def moment(text: str, now: datetime) -> datetime:
         raise AppError(
             "VALIDATION_INVALID_SCHEMA",
             f"--since {text[:60]!r} is no time.",
-            remediation="Write 30s, 10m, 2h or 1d, or a time such as 2026-01-31T08:00.",
+            remediation="Write 30s, 10m, 2h or 1d, or a time such as 2026-01-31T08:00; brolly logs --help tells more.",
         ) from None
 
 
