@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brolly import __version__
+from brolly.blob.health import StoreHealth
 from brolly.core import postgrest
 from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
@@ -308,7 +309,9 @@ async def _ready(request: Request) -> Response:
     refuse_parameters(request)
     deps: Deps = request.app.state.deps
     await deps.control.fetchval("select 1")
-    return JSONResponse({"status": "ready", "service": SERVICE, "checks": {"database": "ok"}})
+    # Without its files a server still answers for rows: another one would be no better off.
+    checks = {"database": "ok", "files": await request.app.state.store_health.ask()}
+    return JSONResponse({"status": "ready", "service": SERVICE, "checks": checks})
 
 
 async def _app_error(request: Request, error: Exception) -> Response:
@@ -356,4 +359,5 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
     )
     web.router.redirect_slashes = False
     web.state.deps = deps
+    web.state.store_health = StoreHealth(deps.blob)
     return web

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 
+from brolly.blob.folder import FolderStore
+from brolly.blob.health import StoreHealth
+from brolly.blob.signing import UrlSigner
 from brolly.deps import Deps
 from brolly.registry import App
 from tests.conftest import http_client, make_owner
@@ -19,7 +24,17 @@ async def test_health_needs_no_key(anon_http: httpx.AsyncClient) -> None:
     assert (await anon_http.get("/health")).json()["status"] == "ok"
     ready = await anon_http.get("/health/ready")
     assert ready.status_code == 200
-    assert ready.json()["checks"] == {"database": "ok"}
+    assert ready.json()["checks"] == {"database": "ok", "files": "ok"}
+
+
+async def test_a_store_that_is_down_is_told(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "objects", UrlSigner("x" * 32, "http://brolly.test"))
+    await store.open()
+    health = StoreHealth(store)
+    assert await health.ask() == "ok"
+    (tmp_path / "objects").rename(tmp_path / "away")
+    assert await health.ask() == "ok"
+    assert "cannot be used" in await StoreHealth(store).ask()
 
 
 async def test_an_unknown_route_is_named(anon_http: httpx.AsyncClient) -> None:

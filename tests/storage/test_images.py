@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -182,3 +186,43 @@ async def test_a_page_shows_a_small_one_by_an_address_that_stays(place: Place) -
     assert answer.status_code == 302
     got = await place.fetch(answer.headers["Location"])
     assert Image.open(io.BytesIO(got.content)).size == (20, 10)
+
+
+def test_a_picture_that_runs_code_reaches_no_files(tmp_path: Path) -> None:
+    """As hostile code would: in the process, after it was closed."""
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    program = (
+        "import os, runpy, sys\n"
+        f"m = runpy.run_path({images.__file__.replace('images.py', 'image_process.py')!r})\n"
+        "m['warm_up']('png'); m['enclose']()\n"
+        "for name, attempt in (\n"
+        f"    ('read', lambda: open({str(secret)!r})),\n"
+        f"    ('run', lambda: os.execv('/bin/cat', ['cat', {str(secret)!r}])),\n"
+        "):\n"
+        "    try: attempt(); os.write(1, name.encode())\n"
+        "    except OSError: os.write(1, b'.')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert ran.stdout.startswith(b".")
+    assert b"read" not in ran.stdout
+    assert b"x" not in ran.stdout
+
+
+async def test_the_same_picture_asked_for_at_once_is_made_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    async def counted(*arguments: Any) -> bytes:
+        nonlocal made
+        made += 1
+        return await original(*arguments)
+
+    original = images._made
+    monkeypatch.setattr(images, "AT_ONCE", 1)
+    monkeypatch.setattr(images._Room, "limiter", None)
+    monkeypatch.setattr(images, "_made", counted)
+    object_id = await place.store("A", picture("PNG"), "a.png")
+    answers = await asyncio.gather(*(ask(place, object_id, width=33) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert made == 1
+    images._Room.limiter = None

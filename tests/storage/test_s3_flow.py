@@ -58,6 +58,21 @@ async def test_a_users_file_goes_to_the_bucket_and_comes_back(bucket: Place) -> 
     assert (await keys(bucket), await bucket.rows(), await bucket.usage()) == ([], {}, (0, 0))
 
 
+async def test_others_see_a_public_file_before_its_sender_has_looked(bucket: Place) -> None:
+    open_to_all = await bucket.store("A", public=True)
+    answer = await bucket.send("nobody", "GET", open_to_all)
+    assert answer.status_code == 302
+    assert (await bucket.fetch(answer.headers["Location"])).content == PNG
+    waiting = (await bucket.reserve("A", public=True))["object_id"]
+    for who, status in (("nobody", 404), ("B", 404), ("A", 200)):
+        assert (await bucket.send(who, "GET", f"objects/{waiting}")).status_code == status
+    # Its sender is told why there is no link; to others it is not there yet.
+    assert "have not come" in (await bucket.link("A", waiting)).text
+    assert "have not come" not in (await bucket.link("B", waiting)).text
+    for each in (open_to_all, waiting):
+        await bucket.send("A", "DELETE", each)
+
+
 async def test_the_service_itself_refuses_what_is_not_as_declared(bucket: Place) -> None:
     link = await bucket.reserve("A")
     for data, headers in ((PNG + b"x", {}), (PNG, {"Content-Type": "text/html"})):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -348,3 +349,43 @@ async def refused(mcp: McpCall, place: Place, code: str, **arguments: Any) -> No
     with pytest.raises(ToolFailed) as failed:
         await mcp("manage_storage", app_id=place.app.id, **arguments)
     assert failed.value.code == code
+
+
+async def test_one_user_cannot_fill_the_quota_of_all(place: Place) -> None:
+    await place.configure(maxBytesPerUser=1000)
+    body = {"filename": "a.png", "contentType": "image/png", "sizeBytes": 300}
+    tus = {"Tus-Resumable": "1.0.0", "Upload-Length": "300"}
+    plain = [place.send("A", "POST", "upload", json=body) for _ in range(6)]
+    pieces = [place.send("A", "POST", "tus", headers=tus) for _ in range(6)]
+    answers = await asyncio.gather(*plain, *pieces)
+    assert sum(answer.status_code < 300 for answer in answers) == 3
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert (code_of(refused), refused.json()["error"]["details"]["limit_bytes"]) == ("QUOTA_STORAGE_EXCEEDED", 1000)
+    assert await place.usage() == (900, 3)
+    for who in ("B", "service"):
+        assert (await place.send(who, "POST", "upload", json=body)).status_code == 200
+    assert (await place.send("service", "POST", "upload", json={**body, "sizeBytes": 5000})).status_code == 200
+    await place.configure(maxBytesPerUser=0)
+    assert (await place.send("A", "POST", "upload", json=body)).status_code == 200
+
+
+async def test_a_sender_that_says_nothing_loses_its_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brolly.storage.incoming.IDLE_SECONDS", 0.05)
+    link = await place.reserve("A")
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield PNG[:10]
+        await asyncio.sleep(30)
+
+    answer = await place.put(link, stalling(), **{"Content-Length": str(len(PNG))})  # type: ignore[arg-type]
+    assert (answer.status_code, answer.headers["Connection"]) == (400, "close")
+    assert place.on_disk() == {}
+    assert (await place.put(link)).status_code == 200
+
+
+async def test_dates_beyond_all_calendars_ask_for_nothing(place: Place) -> None:
+    object_id = await place.store("A")
+    url = (await place.link("A", object_id)).json()["download_url"]
+    for name in ("If-Modified-Since", "If-Unmodified-Since", "If-Range"):
+        answer = await place.fetch(url, **{name: "Fri, 31 Dec 9999 23:59:59 -1200"})
+        assert (answer.status_code, answer.content) == (200, PNG)

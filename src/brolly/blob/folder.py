@@ -10,7 +10,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,8 +154,7 @@ class FolderStore:
         new = await self.in_thread(lambda: NewFile(self._new, sha256=sha256 is not None))
         try:
             async with aclosing(_in_chunks(data, most)) as chunks:
-                async for chunk in chunks:
-                    await self.in_thread(partial(new.write, chunk))
+                await _overlapped(chunks, lambda chunk: self.in_thread(partial(new.write, chunk)))
             if size is not None and new.size < size:
                 raise incomplete(new.size, size)
             if sha256 is not None and new.digest() != sha256:
@@ -283,7 +282,9 @@ class FolderStore:
             finally:
                 new.discard()
 
-        await self.in_thread(probe)
+        # Who waits no longer must be let go, also by a disk that hangs.
+        with _translated():
+            await to_thread.run_sync(probe, limiter=self._limiter, abandon_on_cancel=True)
 
     def _path(self, key: str) -> Path:
         namespace, _, name = check_key(key).partition("/")
@@ -324,8 +325,13 @@ class FolderStore:
     def _shards(self, prefix: str, after: str) -> list[tuple[str, Path]]:
         """The folders that may hold keys with the prefix after ``after``, in the order of their keys."""
         found: list[tuple[str, Path]] = []
-        for namespace in self._namespaces():
-            for name in sorted(_names_in(self.root / namespace)):
+        only, slash, start_of_name = prefix.partition("/")
+        if slash:
+            # An object's or an app's: nothing else needs a look.
+            self._must_exist()
+        for namespace in [only] if slash else self._namespaces():
+            known = [start_of_name[:2]] if len(start_of_name) >= 2 else sorted(_names_in(self.root / namespace))
+            for name in known:
                 start = f"{namespace}/{name}"
                 if (start.startswith(prefix) or prefix.startswith(start)) and start >= after[: len(start)]:
                     found.append((namespace, self.root / namespace / name))
@@ -350,6 +356,30 @@ def _remove(paths: Sequence[Path]) -> None:
     if paths:
         with contextlib.suppress(OSError):
             paths[0].parent.rmdir()
+
+
+async def _overlapped(chunks: AsyncGenerator[bytearray], write: Callable[[bytearray], Awaitable[None]]) -> None:
+    """Write each chunk, hashing included, while the next is coming in; so at most two are held."""
+    chunk = await anext(chunks, None)
+    while chunk is not None:
+        coming: bytearray | None = None
+        errors: list[Exception] = []
+
+        async def attempt(chunk: bytearray = chunk, errors: list[Exception] = errors) -> None:
+            try:
+                await write(chunk)
+            except Exception as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(attempt)
+            try:
+                coming = await anext(chunks, None)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        chunk = coming
 
 
 async def _in_chunks(data: AsyncIterator[bytes], most: int | None) -> AsyncGenerator[bytearray]:

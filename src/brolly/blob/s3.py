@@ -342,7 +342,9 @@ class S3Store:
                     raise unavailable(f"there is no bucket {self._bucket}") from None
                 raise
 
-        await self._call("", ask)
+        # Who waits no longer must be let go, also by a service that hangs.
+        with translated(""):
+            await to_thread.run_sync(ask, limiter=self._limiter, abandon_on_cancel=True)
 
     async def _known(self, key: str) -> Stat:
         stat = await self.head(key)

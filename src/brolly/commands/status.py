@@ -21,8 +21,9 @@ def show_status(home: Path | None, as_json: bool) -> int:
     settings = load_settings(home=home)
     running = find_server(settings.home)
     if running is not None:
-        state, apps = _ask(running, _owner_key(settings))
+        state, apps, files = _ask(running, _owner_key(settings))
     else:
+        files = None
         state, apps = ("starting or ending" if is_held(server_lock(settings.home)) else "stopped"), None
     facts: dict[str, Any] = {
         "state": state,
@@ -33,6 +34,7 @@ def show_status(home: Path | None, as_json: bool) -> int:
         "started_at": running.started_at if running else None,
         "uptime_seconds": _uptime(running) if running else None,
         "postgres": running.postgres if running else ("external" if settings.database_url else "embedded"),
+        "files": files,
         "apps": apps,
         "apps_of": "the account of BROLLY_API_KEY" if settings.api_key else "owner",
         "home": str(settings.home),
@@ -53,16 +55,18 @@ def _owner_key(settings: Settings) -> str:
     return ""
 
 
-def _ask(running: Running, key: str) -> tuple[str, int | None]:
-    """Whether it is ready to work, and how many apps the owner has (None when it does not say)."""
+def _ask(running: Running, key: str) -> tuple[str, int | None, str | None]:
+    """Whether it is ready to work, how many apps the owner has, and how its object store is (None: it does not say)."""
     import httpx
 
     with httpx.Client(base_url=running.url, timeout=5, trust_env=False) as client:
         try:
-            if client.get("/health/ready").status_code != 200:
-                return "running, but its database does not answer", None
-        except httpx.HTTPError:
-            return "running, but does not answer", None
+            ready = client.get("/health/ready")
+            if ready.status_code != 200:
+                return "running, but its database does not answer", None, None
+            files = ready.json()["checks"].get("files")
+        except (httpx.HTTPError, ValueError):
+            return "running, but does not answer", None, None
         apps = 0
         with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
             while True:
@@ -71,8 +75,8 @@ def _ask(running: Running, key: str) -> tuple[str, int | None]:
                 ).json()
                 apps += len(page["apps"])
                 if "next_offset" not in page:
-                    return "running", apps
-    return "running", None
+                    return "running", apps, files
+    return "running", None, files
 
 
 def _uptime(running: Running) -> int:
@@ -90,6 +94,8 @@ def _in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
             ("Process", str(facts["pid"])),
         ]
     words.append(("Postgres", facts["postgres"]))
+    if facts["files"] is not None:
+        words.append(("Files", facts["files"]))
     if facts["apps"] is not None:
         words.append(("Apps", f"{facts['apps']} ({facts['apps_of']})"))
     return [*words, ("Data", facts["home"]), ("On disk", _size(facts["disk_bytes"]))]

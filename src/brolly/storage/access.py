@@ -64,11 +64,12 @@ class Visit:
         return self.who.user_id if self.who.kind == "user" else None
 
     def may_read(self, file: File) -> bool:
-        """The rules in their order: service key, own, public, open to every user of the app; nobody else."""
+        """The rules in their order: service key, own, public, open to every user of the app; nobody else.
+
+        Of a file whose bytes have not come, those who may not change it are not told: see ``service.present``.
+        """
         if self.may_change(file):
             return True
-        if file.status != "ready":
-            return False
         return file.public or (self.who.kind == "user" and config_of(self.app).public_read)
 
     def may_change(self, file: File) -> bool:

@@ -31,6 +31,8 @@ class StorageConfig:
     limit_bytes: int
     types: tuple[str, ...]
     public_read: bool
+    user_bytes: int | None = None
+    """What one user's files may hold together."""
 
 
 def config_of(app: App) -> StorageConfig:
@@ -41,6 +43,7 @@ def config_of(app: App) -> StorageConfig:
         limit_bytes=int(given.get("storageLimitBytes", DEFAULT_LIMIT)),
         types=tuple(given.get("allowedContentTypes", ("*/*",))),
         public_read=given.get("publicReadEnabled") is True,
+        user_bytes=int(given.get("maxBytesPerUser", 0)) or None,
     )
 
 
@@ -51,6 +54,7 @@ class UpdateConfig(AppParams):
     # Taken, but not told of: the list of tools has to stay short, and the tool's page says it.
     max_file_mb: SkipJsonSchema[int | None] = Field(None, alias="maxFileSizeMb", ge=1, le=LARGEST_FILE_MB)
     limit_bytes: SkipJsonSchema[int | None] = Field(None, alias="storageLimitBytes", ge=1, le=2**60)
+    user_bytes: SkipJsonSchema[int | None] = Field(None, alias="maxBytesPerUser", ge=0, le=2**60)
     types: SkipJsonSchema[list[str] | None] = Field(None, alias="allowedContentTypes", min_length=1, max_length=100)
 
     @field_validator("types")
@@ -69,8 +73,8 @@ async def update_config(deps: Deps, caller: Caller, params: UpdateConfig) -> dic
     if not changes:
         raise AppError(
             "VALIDATION_INVALID_SCHEMA",
-            "update_config needs at least one of publicReadEnabled, storageLimitBytes, maxFileSizeMb and "
-            "allowedContentTypes.",
+            "update_config needs at least one of publicReadEnabled, storageLimitBytes, maxFileSizeMb, "
+            "maxBytesPerUser and allowedContentTypes.",
             remediation="Repeat manage_storage update_config with what is to change; the rest stays.",
         )
     most = deps.settings.storage_limit_mb * MB

@@ -101,11 +101,14 @@ async def variant(at: Visit, file: File, change: Change) -> Variant:
             retry_after=5,
         ) from None
     try:
+        # Somebody else may have had it made meanwhile.
+        if await at.deps.blob.head(key) is not None:
+            return found
         data = await _made(at.deps.blob.read(original), change, made)
+        await _make_room(at, original)
+        await at.deps.blob.write(key, _once(data), content_type=found.content_type, size=len(data))
     finally:
         _room().release()
-    await _make_room(at, original)
-    await at.deps.blob.write(key, _once(data), content_type=found.content_type, size=len(data))
     return found
 
 

@@ -20,6 +20,7 @@ from brolly.blob.signing import PATH, Grant
 from brolly.blob.store import Stat, incomplete, missing, too_large
 from brolly.core.errors import AppError, error_body
 from brolly.endpoint import deps_of
+from brolly.storage.incoming import chunks_of
 from brolly.storage.reservations import arrived
 
 _RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*")
@@ -57,7 +58,7 @@ async def signed_object(request: Request) -> Response:
             headers["Connection"] = "close"
         return JSONResponse(error_body(error, deps.settings.base_url), error.status, headers)
     except ClientDisconnect:
-        return Response(status_code=400)
+        return Response(status_code=400, headers={"Connection": "close"})
 
 
 async def _receive(request: Request, store: FolderStore, grant: Grant) -> Response:
@@ -78,7 +79,7 @@ async def _receive(request: Request, store: FolderStore, grant: Grant) -> Respon
     if announced is not None and announced.isdigit() and int(announced) != grant.size:
         raise too_large(grant.size) if int(announced) > grant.size else incomplete(int(announced), grant.size)
     stat = await store.write(
-        grant.key, request.stream(), content_type=content_type, size=grant.size, sha256=grant.sha256
+        grant.key, chunks_of(request), content_type=content_type, size=grant.size, sha256=grant.sha256
     )
     if not await arrived(deps_of(request), grant.key, stat):
         # It was deleted meanwhile, or its time is over.
@@ -152,7 +153,7 @@ def _names(listed: str, etag: str) -> bool:
 def _date(text: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(text).astimezone(UTC) if text else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

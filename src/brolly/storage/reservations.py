@@ -14,6 +14,7 @@ from uuid import UUID
 from brolly.blob.store import Stat
 from brolly.core.errors import AppError
 from brolly.deps import Deps
+from brolly.pg.pool import Connection
 from brolly.registry import App
 from brolly.storage import schedule
 from brolly.storage.access import COLUMNS, File, Visit, file_of, files_of
@@ -29,11 +30,15 @@ GRACE_SECONDS = 3600
 
 _RESERVE = (
     # One statement: the row of usage is locked and judged as it then is, whoever else reserves at this moment.
-    "with room as (update storage.usage set bytes = bytes + $6, files = files + 1 where bytes + $6 <= $8 returning 1) "
+    "with room as (update storage.usage set bytes = bytes + $6, files = files + 1 where bytes + $6 <= $8 "
+    "and ($11::bigint is null or $6 + (select coalesce(sum(size_bytes), 0) from storage.objects where user_id = $1) "
+    "<= $11) returning bytes, files) "
     "insert into storage.objects (id, user_id, folder, filename, content_type, size_bytes, public, sha256, expires_at) "
     "select coalesce($9, gen_random_uuid()), $1, $2, $3, $4, $6, $5, $10, now() + make_interval(secs => $7) from room "
-    f"returning {COLUMNS}"
+    f"returning {COLUMNS}, (select bytes from room) as room_bytes, (select files from room) as room_files"
 )
+# Sums of a user's files are only as new as the statement that reads them, so it begins when its turn has come.
+_TURN = "select from storage.usage for update"
 _SETTLE = (
     "with was as (select id, size_bytes from storage.objects where id = $1 and status = 'pending' for update), "
     "counted as (update storage.usage u set bytes = u.bytes + $2 - was.size_bytes from was) "
@@ -87,16 +92,19 @@ def wish(
     return made
 
 
-async def reserve(at: Visit, wanted: Wish, seconds: int = LINK_SECONDS) -> File:
-    """A pending file with its room in the quota; it disappears when no bytes come in that time.
+async def reserve(at: Visit, wanted: Wish, seconds: int = LINK_SECONDS) -> tuple[File, dict[str, Any]]:
+    """A pending file with its room in the quota, and what is used then; it disappears when no bytes come in that time.
 
-    Raises ``QUOTA_STORAGE_EXCEEDED``; any number of reservations at the same moment never exceed the quota.
+    Raises ``QUOTA_STORAGE_EXCEEDED``; any number of reservations at the same moment never exceed a quota.
     """
     at.require_sender()
-    limit = config_of(at.app).limit_bytes
+    rules = config_of(at.app)
+    own = rules.user_bytes if at.user_id is not None else None
     # First: a process that dies after the reservation must not leave one that nobody will look at.
     await schedule.due(at.deps, at.app.id, seconds + GRACE_SECONDS)
     async with files_of(at.deps, at.app) as connection:
+        if own is not None:
+            await connection.execute(_TURN)
         row = await connection.fetchrow(
             _RESERVE,
             at.user_id,
@@ -106,30 +114,49 @@ async def reserve(at: Visit, wanted: Wish, seconds: int = LINK_SECONDS) -> File:
             wanted.public,
             wanted.size_bytes,
             float(seconds),
-            limit,
+            rules.limit_bytes,
             wanted.id,
             wanted.sha256,
+            own,
         )
-        used = None if row else await connection.fetchval("select bytes from storage.usage")
-    if row is None:
-        raise AppError(
-            "QUOTA_STORAGE_EXCEEDED",
-            f"The app's files hold {used} of {limit} bytes; {wanted.size_bytes} more do not fit.",
-            details={"used_bytes": used, "limit_bytes": limit, "size_bytes": wanted.size_bytes},
-        )
-    return file_of(row)
+        if row is None:
+            raise await _full(connection, at, wanted)
+    values = dict(row)
+    room = _room(values.pop("room_bytes"), values.pop("room_files"), rules.limit_bytes)
+    return file_of(values), room
+
+
+async def _full(connection: Connection, at: Visit, wanted: Wish) -> AppError:
+    """Which quota it was."""
+    rules = config_of(at.app)
+    row = await connection.fetchrow(
+        "select bytes, (select coalesce(sum(size_bytes), 0)::bigint from storage.objects where user_id = $1) as own "
+        "from storage.usage",
+        at.user_id,
+    )
+    whose, used, limit = "The app's", row["bytes"], rules.limit_bytes
+    if used + wanted.size_bytes <= limit and rules.user_bytes is not None:
+        whose, used, limit = "Your", row["own"], rules.user_bytes
+    return AppError(
+        "QUOTA_STORAGE_EXCEEDED",
+        f"{whose} files hold {used} of {limit} bytes; {wanted.size_bytes} more do not fit.",
+        details={"used_bytes": used, "limit_bytes": limit, "size_bytes": wanted.size_bytes},
+    )
 
 
 async def usage(at: Visit) -> dict[str, Any]:
     """What the app's files hold together, as the published clients read it."""
     async with files_of(at.deps, at.app) as connection:
         row = await connection.fetchrow("select bytes, files from storage.usage")
-    limit = config_of(at.app).limit_bytes
+    return _room(row["bytes"], row["files"], config_of(at.app).limit_bytes)
+
+
+def _room(used: int, files: int, limit: int) -> dict[str, Any]:
     return {
-        "storage_used_bytes": row["bytes"],
+        "storage_used_bytes": used,
         "storage_limit_bytes": limit,
-        "storage_used_percent": round(100 * row["bytes"] / limit, 2),
-        "files_count": row["files"],
+        "storage_used_percent": round(100 * used / limit, 2),
+        "files_count": files,
     }
 
 

@@ -73,7 +73,7 @@ class Checksum:
 
 async def begin(at: Visit, wanted: Wish, metadata: str) -> Upload:
     """Reserve the file and open an upload for it in the store."""
-    file = await reserve(at, wanted, KEPT_SECONDS)
+    file, _ = await reserve(at, wanted, KEPT_SECONDS)
     try:
         upload_id = await at.deps.blob.create_multipart(file.key(at.app), content_type=file.content_type)
         async with files_of(at.deps, at.app) as connection:

@@ -32,6 +32,7 @@ _CONFIG = {
     "public_read_enabled": "publicReadEnabled",
     "storage_limit_bytes": "storageLimitBytes",
     "max_file_size_mb": "maxFileSizeMb",
+    "max_bytes_per_user": "maxBytesPerUser",
     "allowed_content_types": "allowedContentTypes",
 }
 _EVENTS = {"upload_url": ("storage.upload", "create"), "copy": ("storage.copy", "create")}

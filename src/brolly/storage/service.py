@@ -21,7 +21,7 @@ from brolly.storage.images import LONGEST_SIDE, Change, Fit, Format, variant
 from brolly.storage.listing import shown
 from brolly.storage.names import file_name, folder_name
 from brolly.storage.removal import remove
-from brolly.storage.reservations import LINK_SECONDS, reserve, settle, usage, wish
+from brolly.storage.reservations import LINK_SECONDS, reserve, settle, wish
 
 P = TypeVar("P", bound=AppParams)
 Core = Callable[[Visit, P], Awaitable[dict[str, Any]]]
@@ -106,7 +106,7 @@ async def create_upload(at: Visit, params: UploadUrl) -> dict[str, Any]:
             remediation="Send larger files in parts, as butterbase_docs explains under storage.",
             details={"limit_bytes": LARGEST_PUT},
         )
-    file = await reserve(at, wanted)
+    file, room = await reserve(at, wanted)
     digest = bytes.fromhex(params.sha256) if params.sha256 else None
     try:
         link = at.deps.blob.presign_put(
@@ -130,14 +130,17 @@ async def create_upload(at: Visit, params: UploadUrl) -> dict[str, Any]:
         "objectKey": file.key(at.app),
         "expires_at": iso(expires_at),
         "expiresIn": LINK_SECONDS,
-        "_meta": {"resource_info": await usage(at)},
+        "_meta": {"resource_info": room},
     }
 
 
 async def present(at: Visit, object_id: str) -> File:
     """The file, with its bytes there; raises as for one that does not exist while none have come."""
     file = await find(at, object_id)
+    # With an S3 nobody tells when bytes have come: whoever asks first finds out.
     ready = await settle(at.deps, at.app, file)
+    if ready is None and not at.may_change(file):
+        raise missing(object_id)
     if ready is None:
         raise AppError(
             "RESOURCE_NOT_FOUND",
@@ -182,6 +185,8 @@ def download_link(deps: Deps, app: App, file: File, seconds: int = DOWNLOAD_SECO
 async def get_file(at: Visit, params: ObjectRef) -> dict[str, Any]:
     """What is known of a file."""
     file = await find(at, params.object_id)
+    if not at.may_change(file):
+        file = await present(at, params.object_id)
     return {"untrusted": True, **shown(at.app, await settle(at.deps, at.app, file) or file)}
 
 
@@ -224,7 +229,7 @@ async def copy_file(at: Visit, params: UpdateFile) -> dict[str, Any]:
         params.public is True,
         source.sha256,
     )
-    copy = await reserve(at, wanted)
+    copy, _ = await reserve(at, wanted)
     try:
         stat = await at.deps.blob.copy(source.key(at.app), copy.key(at.app))
         ready = await settle(at.deps, at.app, copy, stat)

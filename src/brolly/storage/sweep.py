@@ -89,7 +89,6 @@ async def sweep(deps: Deps, app: App) -> Findings:
             after = upto
     found = await _remove_reported(deps, app, found)
     await _drop_uploads(deps, app)
-    await deps.blob.tidy()
     if found:
         await _tell(deps, app, found)
     return found

@@ -20,6 +20,7 @@ from brolly.core.errors import AppError, error_body
 from brolly.endpoint import caller_of, deps_of
 from brolly.storage import resumable
 from brolly.storage.access import Visit, visit
+from brolly.storage.incoming import chunks_of
 from brolly.storage.reservations import wish
 from brolly.storage.resumable import Checksum, ChecksumError, DisconnectedError, Upload
 from brolly.storage.routes import note
@@ -48,7 +49,7 @@ async def uploads(request: Request) -> Response:
         except ChecksumError:
             return _wrong_checksum(request, headers)
         except DisconnectedError:
-            return Response(status_code=400)
+            return Response(status_code=400, headers={"Connection": "close"})
     return Response(status_code=201, headers={**headers, **_progress(upload)})
 
 
@@ -94,7 +95,7 @@ async def _append(request: Request, at: Visit, object_id: str) -> Response:
     except ChecksumError:
         return _wrong_checksum(request, {})
     except DisconnectedError:
-        return Response(status_code=400)
+        return Response(status_code=400, headers={"Connection": "close"})
     return Response(status_code=204, headers=_progress(upload))
 
 
@@ -166,7 +167,7 @@ async def _body(request: Request, upload: Upload, offset: int) -> AsyncIterator[
     if _NUMBER.fullmatch(announced) and int(announced) > upload.file.size_bytes - offset:
         raise too_large(upload.file.size_bytes)
     try:
-        async for chunk in request.stream():
+        async for chunk in chunks_of(request):
             yield chunk
     except ClientDisconnect:
         raise DisconnectedError from None

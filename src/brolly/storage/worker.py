@@ -25,6 +25,7 @@ log = logging.getLogger("brolly.storage")
 PAUSE_SECONDS = 10
 RETRY_SECONDS = 60
 SWEEP_EVERY = timedelta(days=1)
+TIDY_SECONDS = 3600
 BATCH = 200
 LINKS_END = timedelta(hours=2)
 """After which no link to send bytes to is good any more, with an upload in progress."""
@@ -34,12 +35,24 @@ def workers(deps: Deps) -> list[Worker]:
     """One loop; of several replicas, one at a time looks after an app."""
 
     async def run() -> None:
+        tidied = -TIDY_SECONDS
         while True:
+            if anyio.current_time() - tidied >= TIDY_SECONDS:
+                tidied = anyio.current_time()
+                await tidy(deps)
             for work in await schedule.next_due(deps):
                 await tend(deps, work)
             await anyio.sleep(PAUSE_SECONDS)
 
     return [Worker("storage", run)]
+
+
+async def tidy(deps: Deps) -> None:
+    """Remove what killed processes have left half written in the store."""
+    try:
+        await deps.blob.tidy()
+    except AppError as error:
+        log.warning("the object store was not tidied: %s", error.message)
 
 
 async def tend(deps: Deps, work: Work) -> None:
