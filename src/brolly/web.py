@@ -50,7 +50,8 @@ _CORS_HEADERS = (
     "Tus-Resumable, Upload-Length, Upload-Offset, Upload-Metadata, Upload-Checksum, X-HTTP-Method-Override"
 )
 _CORS_EXPOSED = (
-    "Content-Range, ETag, Link, Location, Preference-Applied, X-Next-Cursor, X-Request-Id, Retry-After, "
+    "Content-Range, ETag, Link, Location, Preference-Applied, X-Next-Cursor, X-Embedded-Limits, X-Request-Id, "
+    "Retry-After, "
     "Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, "
     "Upload-Offset, Upload-Length, Upload-Expires, Upload-Metadata, X-Object-Id, "
     "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"

@@ -45,6 +45,10 @@ async def sizes(http: httpx.AsyncClient, base: str, **params: str) -> tuple[int,
 async def test_arrays_inside_arrays_stay_small(base: str, http: httpx.AsyncClient) -> None:
     one = await http.get(f"{base}/authors?select=posts(id)")
     assert len(one.json()[0]["posts"]) == 150
+    assert "x-embedded-limits" not in one.headers
+    deep = await http.get(f"{base}/authors/1?select={DEEP}")
+    assert deep.headers["x-embedded-limits"] == "p.a.q=100"
+    assert "x-embedded-limits" not in (await http.get(f"{base}/authors?select={DEEP}&p.a.q.limit=5")).headers
     assert await sizes(http, base) == (150, 10)
     assert await sizes(http, base, limit="1") == (150, 100)
     assert await sizes(http, base, limit="1", p__limit="20") == (20, 100)

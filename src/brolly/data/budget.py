@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import quote
 
 from brolly.core.errors import AppError
 from brolly.data.plan import Embedding, Output, ReadPlan
@@ -67,6 +68,18 @@ def _least(plan: ReadPlan) -> int:
         own = (max(e.plan.limit, 1) if e.plan.limited else _LEAST) if e.relation.many else 1
         found = max(found, own * _least(e.plan))
     return found
+
+
+def lowered(plan: ReadPlan, path: tuple[str, ...] = ()) -> str:
+    """The limits below the usual one that nobody asked for, as ``posts.comments=100``: what they cut is not seen."""
+    found: list[str] = []
+    for e in _answered(plan):
+        here = (*path, quote(e.name, safe=""))
+        if e.relation.many and not e.plan.limited and e.plan.limit < _DEFAULTS[0]:
+            found.append(f"{'.'.join(here)}={e.plan.limit}")
+        if inside := lowered(e.plan, here):
+            found.append(inside)
+    return ", ".join(found)
 
 
 def _refused(message: str) -> AppError:

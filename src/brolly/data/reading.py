@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from brolly.core.errors import AppError
 from brolly.data import cursor, query, service
 from brolly.data.access import is_closed
+from brolly.data.budget import fit, lowered
 from brolly.data.plan import Condition, ReadPlan
 from brolly.data.query import Statement
 from brolly.data.query_string import Preferences, RowsQuery
@@ -32,7 +33,9 @@ MAX_VALUES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RowsPage:
-    """Rows as a JSON array. ``next`` is the cursor of the next page, ``more`` whether there is one."""
+    """Rows as a JSON array. ``next`` is the cursor of the next page, ``more`` whether there is one; ``limits`` are
+    those of embedded arrays that were set below the usual one.
+    """
 
     body: bytes
     shown: int
@@ -41,6 +44,7 @@ class RowsPage:
     names: tuple[str, ...]
     total: int | None = None
     next: str | None = None
+    limits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Prepared:
     keys: bool = False
     counting: str | None = None
     slot: int | None = None
+    limits: str = ""
 
 
 async def prepare_page(at: Visit, asked: RowsQuery) -> Prepared:
@@ -67,7 +72,7 @@ async def prepare_page(at: Visit, asked: RowsQuery) -> Prepared:
     counting = _counting(at, asked.preferences)
     keys = cursor.has_cursor(plan)
     statement = query.short_page(plan, MAX_BYTES, keys=keys, total=counting == "exact")
-    return Prepared(asked, plan, statement, plan.names, keys, counting)
+    return Prepared(asked, plan, statement, plan.names, keys, counting, limits=lowered(plan))
 
 
 async def read_page(at: Visit, prepared: Prepared) -> RowsPage:
@@ -90,7 +95,7 @@ async def read_page(at: Visit, prepared: Prepared) -> RowsPage:
         raise too_large(plan)
     more = row["found"] > row["shown"] and plan.limit > 0
     after = cursor.write(plan, json.loads(row["last"])) if more and prepared.keys and row["last"] else None
-    return RowsPage(row["body"], row["shown"], more, plan.offset, prepared.names, total, after)
+    return RowsPage(row["body"], row["shown"], more, plan.offset, prepared.names, total, after, prepared.limits)
 
 
 async def _estimate(at: Visit, plan: ReadPlan) -> int:
@@ -129,11 +134,11 @@ async def prepare_one(at: Visit, asked: RowsQuery) -> Prepared:
     refuse_words(asked, "select")
     tables = await at.tables()
     table = table_of(at, tables, asked.request.table)
-    plan = plan_rows(at, tables, asked)
+    plan = fit(replace(plan_rows(at, tables, asked), limit=1))
     single = replace(plan, conditions=(*plan.conditions, Condition(key_column(table), "eq", _ID)), limit=1)
     statement = query.short_page(single, MAX_BYTES, keys=False, total=False)
     slot = next(index for index, value in enumerate(statement.args) if value is _ID)
-    return Prepared(asked, plan, statement, plan.names, slot=slot)
+    return Prepared(asked, plan, statement, plan.names, slot=slot, limits=lowered(plan))
 
 
 async def read_one(at: Visit, prepared: Prepared, row_id: str) -> RowsPage:
@@ -151,4 +156,4 @@ async def read_one(at: Visit, prepared: Prepared, row_id: str) -> RowsPage:
         raise no_row(plan.table)
     if row["body"] is None:
         raise too_large(plan)
-    return RowsPage(row["body"], 1, False, 0, prepared.names)
+    return RowsPage(row["body"], 1, False, 0, prepared.names, limits=prepared.limits)

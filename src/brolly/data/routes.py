@@ -218,6 +218,8 @@ def _read_rows(
     request: Request, page: RowsPage, status: int, headers: list[tuple[bytes, bytes]], single: bytes | None = None
 ) -> Response:
     """The page as it was asked for; ``single`` is its one row, where no array is."""
+    if page.limits:
+        headers = [*headers, (b"x-embedded-limits", page.limits.encode("ascii"))]
     accepted = _header(request, b"accept")
     if accepted and (_wants_csv(request) or media_type(request.headers)):
         said = {name.decode(): value.decode("latin-1") for name, value in headers}

@@ -8,6 +8,7 @@ from typing import Any
 
 from brolly.core.errors import AppError
 from brolly.data import query, reading, service
+from brolly.data.budget import lowered
 from brolly.data.expressions import Args, output
 from brolly.data.plan import Output, ReadPlan
 from brolly.data.query_string import RowsQuery, refuse
@@ -173,7 +174,9 @@ async def _perform_rows(at: Visit, call: Call, asked: RowsQuery, plan: ReadPlan,
     if not call.function.many:
         return Answer(body=row["body"][1:-1] or b"null")
     more = row["found"] > row["shown"] and plan.limit > 0
-    return Answer(RowsPage(row["body"], row["shown"], more, plan.offset, plan.names, row["total"]))
+    return Answer(
+        RowsPage(row["body"], row["shown"], more, plan.offset, plan.names, row["total"], limits=lowered(plan))
+    )
 
 
 async def _perform_value(at: Visit, call: Call, *, read_only: bool) -> Answer:

@@ -54,7 +54,7 @@ async def visit(deps: Deps, caller: Caller, app_id: str, as_role: str | None, as
 
 # What a statement made from a plan that looked right may still turn out to be: the error is the request's.
 _UNFIT = frozenset((
-    "42883", "42846", "42804", "42725", "42704", "42P10", "42P18", "42803", "21000", "0A000", "25006",
+    "42883", "42846", "42804", "42725", "42704", "42P10", "42P18", "42803", "21000", "0A000",
 ))  # fmt: skip
 
 

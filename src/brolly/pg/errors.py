@@ -80,6 +80,13 @@ def _from_state(error: asyncpg.PostgresError, state: str) -> AppError | None:
         return unavailable()
     if state == "42501" and "current_user_id" in str(error):
         return AppError("AUTH_RLS_REQUIRES_USER_JWT", "This needs a signed-in user.")
+    if state == "25006":
+        return AppError(
+            "VALIDATION_INVALID_SCHEMA",
+            f"A read changes nothing, but a function that it calls would: {error.args[0]}.",
+            remediation="Call the function by POST, and let manage_schema apply declare it volatile.",
+            details=_details(error),
+        )
     if state[:2] in ("P0", "PT", "2F"):
         return _raised(error, state)
     if code := _BY_STATE.get(state):
