@@ -46,7 +46,7 @@ def shown_by(home: Path, *arguments: str, **more: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
@@ -65,6 +65,10 @@ def check(shown: str) -> None:
     assert people == {"post": PEOPLE, **FOUND}
     for person in PEOPLE:
         assert f"{person} finds the own draft by 4 doors, the other by none" in shown
+    for person in PEOPLE:
+        assert f"Hello, {person}! The row that it wrote is {person}'s" in shown
+    assert "a stranger: AUTH_RLS_POLICY_VIOLATION" in shown
+    assert re.search(r"made due now, it ran at \S+: status 200", shown)
     for client in ("Claude Code", "Cursor", "Gemini CLI"):
         assert client in shown
 
