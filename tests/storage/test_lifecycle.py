@@ -12,6 +12,7 @@ import pytest
 
 from brolly.apps import provision
 from brolly.apps.service import what_delete_loses
+from brolly.blob.folder import FolderStore
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams
 from brolly.pg.locks import advisory_lock
@@ -237,3 +238,11 @@ async def test_a_deletion_of_an_app_that_the_store_stopped_is_resumed(
         assert other.app.id in await provision.sweep(other.deps)
         assert other.on_disk() == {}
         assert await other.deps.registry.find(other.app.id) is None
+
+
+async def test_what_killed_uploads_left_is_tidied_without_an_app_being_due(place: Place) -> None:
+    assert isinstance(place.deps.blob, FolderStore)
+    left = place.deps.blob.root / ".new" / "left.new"
+    left.write_bytes(b"half")
+    await worker.tidy(place.deps)
+    assert not left.exists()
