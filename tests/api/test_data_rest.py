@@ -254,6 +254,19 @@ async def test_csv_and_gzip(base: str, http: httpx.AsyncClient) -> None:
         {"title": "a,b", "stars": 5, "doc": {"x": 1}, "tags": ["q"]},
         {"title": "NULL2", "stars": None, "doc": None, "tags": None},
     ]
+    scalars = [{"id": 900, "doc": "a"}, {"id": 901, "doc": 1}, {"id": 902, "doc": True}]
+    await http.post(f"{base}/notes", json=[{**row, "title": "json"} for row in scalars])
+    as_csv = await http.get(f"{base}/notes?select=id,title,doc&title=eq.json&order=id", headers={"Accept": "text/csv"})
+    assert as_csv.text == 'id,title,doc\r\n900,json,"""a"""\r\n901,json,1\r\n902,json,true\r\n'
+    await http.delete(f"{base}/notes?title=eq.json")
+    back = await http.post(
+        f"{base}/notes?columns=id,title,doc",
+        content=as_csv.text,
+        headers={"Content-Type": "text/csv", "Prefer": "return=representation"},
+    )
+    assert back.status_code == 201, back.text
+    assert [row["doc"] for row in back.json()] == ["a", 1, True]
+    await http.delete(f"{base}/notes?id=gte.900")
     for bad in (b'a"b\n"', b"\xff", b"title,title\n1,2", b"title\n1,2", b""):
         refused = await http.post(f"{base}/notes", content=bad, headers={"Content-Type": "text/csv"})
         assert code(refused) == (400, "VALIDATION_INVALID_SCHEMA"), bad

@@ -92,7 +92,10 @@ DIFFERENCES = (
         "`#>` reads the path; `->0` takes a scalar for an array of one.",
     ),
     Difference("CSV: `true`, JSON and ISO times, and a line of names even without rows", "The same values as in JSON."),
-    Difference("the most rows of a page are 1,000, of nested arrays fewer", "One request cannot fill the memory."),
+    Difference(
+        "the most rows of a page are 1,000, of nested arrays fewer, as `X-Embedded-Limits` says",
+        "One request cannot fill the memory.",
+    ),
     Difference("`limit` of an embedded table does not decide whether `!inner` or `is.null` finds it", "Rows that are "
         "there are there, whatever is shown of them."),
     Difference("a selection of nothing but empty embeddings answers all columns", "`{}` for each row tells nothing."),

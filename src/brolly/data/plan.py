@@ -65,6 +65,12 @@ class Output:
     aggregate: str | None = None
     result_cast: str | None = None
 
+    @property
+    def is_json(self) -> bool:
+        """Whether it answers JSON as it is stored."""
+        made = self.as_text or self.cast or self.aggregate
+        return not made and self.column is not None and self.column.base_oid in (JSON, JSONB)
+
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
@@ -89,6 +95,12 @@ class Sort:
     as_text: bool = False
     output: Output | None = None
     embedding: Embedding | None = None
+
+
+class JsonName(str):
+    """The name of a key whose values are JSON: a text among them keeps its quotes where all is text, as in CSV."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,9 @@ class ReadPlan:
         """The keys of the answered rows."""
         found: list[str] = []
         for o in self.outputs:
-            if isinstance(o, Output) or not (o.spread or o.silent):
+            if isinstance(o, Output):
+                found.append(JsonName(o.name) if o.is_json else o.name)
+            elif not (o.spread or o.silent):
                 found.append(o.name)
             elif o.spread:
                 found.extend(o.plan.names)

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from brolly.data.plan import JsonName
 from brolly.data.query_string import MAX_STORED, refuse, too_many_rows
 from brolly.data.response import compact
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, name: str) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else compact(value)
+    return value if isinstance(value, str) and not isinstance(name, JsonName) else compact(value)
 
 
 def write(body: bytes, names: Sequence[str]) -> bytes:
@@ -25,7 +26,7 @@ def write(body: bytes, names: Sequence[str]) -> bytes:
     lines = csv.writer(text)
     lines.writerow(names)
     for row in json.loads(body):
-        lines.writerow([_cell(row.get(name)) for name in names])
+        lines.writerow([_cell(row.get(name), name) for name in names])
     return text.getvalue().encode()
 
 
