@@ -60,7 +60,7 @@ def page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statemen
 
 
 def short_page(plan: ReadPlan, max_bytes: int, *, keys: bool, total: bool) -> Statement:
-    """As ``page`` at less than half the cost, where every row is short; ``body`` is null where one is not.
+    """As ``page`` at a lower cost, where every row is short; ``body`` is null where one is not.
 
     A row is short if as many of its length as may be shown fit together, so that nothing needs a running sum.
     """
