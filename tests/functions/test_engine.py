@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import psutil
 import pytest
 
 from brolly.core.errors import AppError
 from brolly.core.settings import child_environment
 from brolly.engines.deno import Bounds, Engine, Invocation, Limits, Program
+from brolly.engines.deno.scratch import sweep
 from tests.conftest import hold_open
 
 CODE = """
@@ -315,6 +318,64 @@ async def test_no_other_isolates_sockets_and_files_are_reached_and_no_message_en
     assert (await call(engine, "x"))[0] == 200
 
 
+async def test_an_app_may_have_many_functions(engine: Engine) -> None:
+    for number in range(12):
+        made = Program("many", f"f{number}", f"export const handler = () => new Response('{number}')")
+        assert (await call(engine, "x", made))[1] == str(number).encode()
+    await engine.forget("many")
+
+
+LEFT = """
+import anyio, os, pathlib, sys
+from brolly.engines.deno import Bounds, Engine, Program
+async def main():
+    async with anyio.create_task_group() as group:
+        engine = Engine(Bounds(pathlib.Path(sys.argv[1])))
+        await group.start(engine.run)
+        await engine.load(Program("a", "f", "export const handler = () => new Response()"))
+        print(engine.folder, next(iter(engine._apps.values())).process._process.pid, flush=True)
+        os.kill(os.getpid(), 9)
+anyio.run(main)
+"""
+
+
+async def test_a_killed_server_leaves_no_process_and_the_next_one_removes_its_folder(tmp_path: Path) -> None:
+    done = await anyio.run_process([sys.executable, "-c", LEFT, str(tmp_path)], check=False)
+    folder, pid = done.stdout.split()
+    with anyio.fail_after(10):
+        while psutil.pid_exists(int(pid)):  # noqa: ASYNC110 nobody tells us
+            await anyio.sleep(0.02)
+    sweep()
+    assert not Path(folder.decode()).exists()
+
+
+async def test_one_that_ends_its_process_while_loading_is_not_tried_by_every_call(engine: Engine) -> None:
+    storm = program("storm", "import process from 'node:process'; process.abort(); export const handler = 1")
+    messages: list[str] = []
+
+    async def one() -> None:
+        with pytest.raises(AppError) as caught:
+            await call(engine, "x", storm)
+        messages.append(caught.value.message)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(one)
+    assert len(messages) == 3
+    assert len(set(messages)) == 1
+
+
+async def test_what_a_handler_says_in_our_name_is_not_believed(engine: Engine) -> None:
+    forged = program(
+        "forged",
+        "export const handler = () => new Response('x', { headers: { 'x-brolly-failed': '1', 'x-brolly-lines': 'e30=',"
+        " 'content-encoding': 'br' } })",
+    )
+    _, body, answer = await call(engine, "x", forged)
+    assert (body, answer.failed, answer.lines) == (b"x", False, [])
+    assert ("content-encoding", "br") in answer.headers
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -337,50 +398,3 @@ async def test_default_exports_are_handlers_too(engine: Engine) -> None:
     fetching = "export default { name: 'f', fetch(request, ctx) { return new Response(this.name); } }"
     assert (await call(engine, "x", program("plain", plain)))[1] == b"default"
     assert (await call(engine, "x", program("fetching", fetching)))[1] == b"f"
-
-
-async def test_the_compiler_names_the_place(engine: Engine) -> None:
-    code = "export async function handler(request, ctx) {\n  const n: number = 'a';\n  return new Response(ctx.x);\n}"
-    found = await engine.check("typed", code)
-    assert [(d.line, d.column, d.code) for d in found] == [(2, 9, "TS2322")]
-    found = await engine.check("broken", "export const handler = () => {\n  return (;\n}")
-    assert [(d.line, d.message) for d in found] == [(2, "Expression expected")]
-    assert (
-        await engine.check(
-            "fine", "export const handler = (r, c) => { try { x() } catch (e) { return e.message } };\nfunction x() {}"
-        )
-        == []
-    )
-    found = await engine.check("apart", "import { a } from './beside.ts';\nexport const handler = () => a;")
-    assert [(d.line, "one file" in d.message) for d in found] == [(1, True)]
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import x from 'file:///etc/passwd'; export const handler = x;",
-        "import x from '/etc/passwd' with { type: 'text' }; export const handler: number = x;",
-        "export const handler: number = (await import('/etc/passwd', { with: { type: 'text' } })).default;",
-        "import type { X } from '/etc/passwd'; export const handler: X = 1;",
-        "/// <reference types='/etc/passwd' />\nexport const handler = 1;",
-    ],
-)
-async def test_the_compiler_shows_no_file_of_the_server(engine: Engine, code: str) -> None:
-    found = await engine.check("reader", code)
-    assert "one file" in found[0].message
-    assert "root" not in found[0].message
-
-
-async def test_modules_come_from_known_hosts_alone(engine: Engine) -> None:
-    asked: list[bytes] = []
-
-    async def serve(stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            asked.append(await stream.receive())
-
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, serve)
-        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/x.ts"
-        assert await engine.check("far", f"import x from '{url}'; export const handler = x;")
-        group.cancel_scope.cancel()
-    assert asked == []

@@ -26,6 +26,7 @@ from brolly.registry import App
 
 _TYPES = {"service": "service_key", "user": "end_user_jwt", "anonymous": "anonymous"}
 LONGEST_ANSWER = 1_000_000
+LONGEST_FAILURE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,7 @@ async def run(
 
 
 async def _failed(answer: Answer, entry: Entry) -> Answer:
-    raw = b"".join([chunk async for chunk in answer.body])
-    told = json.loads(raw)
+    told = _words(await _beginning(answer))
     entry.end(500, told.get("message"), told.get("stack"))
     shown = {"error": told.get("message"), "stack": told.get("stack")}
     shown |= {k: told[k] for k in ("code", "remediation") if told.get(k)}
@@ -149,6 +149,26 @@ async def _failed(answer: Answer, entry: Entry) -> Answer:
         yield body
 
     return replace(answer, status=500, headers=[("content-type", "application/json")], body=once())
+
+
+async def _beginning(answer: Answer) -> bytes:
+    """As much as our own word for a failure may have: what else code sends in its place has no end."""
+    raw = b""
+    async for chunk in answer.body:
+        raw += chunk
+        if len(raw) > LONGEST_FAILURE:
+            break
+    return raw
+
+
+def _words(raw: bytes) -> dict[str, str]:
+    try:
+        told: Any = json.loads(raw)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        return {"message": "The function failed without a word."}
+    return {str(k): str(v) for k, v in cast(dict[Any, Any], told).items() if v is not None}
 
 
 async def whole(answer: Answer) -> bytes:

@@ -21,6 +21,8 @@ from brolly.engines.deno.process import Bounds, allow_import, bounded, environme
 
 CHECK_SECONDS = 60.0
 HEAP_MB = 1024
+MOST_DATA_KB = 3 * 1024 * 1024
+"""Not for processes that run functions: V8 counts most of a gigabyte for each isolate, and uses little of it."""
 MOST_SAID = 4 * 1024 * 1024
 _AT_WORK = anyio.Semaphore(2)
 """Compiling takes a processor and some hundred megabytes."""
@@ -75,7 +77,7 @@ async def _deno(words: list[str], source: Path, config: Path, bounds: Bounds) ->
     """Exit status, output and errors; ended when either is longer than any honest one."""
     await anyio.to_thread.run_sync(prepare_cache, bounds.cache)
     options = ["--no-lock", "--node-modules-dir=none", allow_import(bounds), "--config", str(config), str(source)]
-    line = bounded([find_deno(), *words, *options])
+    line = bounded([find_deno(), *words, *options], MOST_DATA_KB)
     said: dict[str, bytes] = {"out": b"", "err": b""}
     environ = {**environment(bounds), "DENO_V8_FLAGS": f"--max-old-space-size={HEAP_MB}"}
     async with await anyio.open_process(line, stdin=-3, env=environ, cwd=source.parent) as process:

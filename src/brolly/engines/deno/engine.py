@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,12 +22,15 @@ from brolly.engines.deno.check import Diagnostic, check
 from brolly.engines.deno.host import Host, HostCalls
 from brolly.engines.deno.isolate import Isolate, headers_of, lines_of
 from brolly.engines.deno.process import Bounds, Process
+from brolly.engines.deno.scratch import Scratch, sweep
 
 log = logging.getLogger("brolly.deno")
 
 LINGER_SECONDS = 30.0
 """How long ``ctx.waitUntil`` may go on after the answer."""
 WATCH_SECONDS = 1.0
+AGAIN_SECONDS = 2.0
+"""For how long a version that could not be loaded is not tried again by calls."""
 ROOM_FROM = 0.7
 """From which part of a process's memory on idle isolates are ended."""
 RETIRE_SECONDS = 300.0
@@ -107,6 +109,7 @@ class _App:
     changing: anyio.Lock = field(default_factory=anyio.Lock)
     process: Process | None = None
     isolates: dict[str, Isolate] = field(default_factory=dict[str, Isolate])
+    failed: tuple[str, float, AppError] | None = None
     running: int = 0
     waiting: int = 0
     used_at: float = field(default_factory=anyio.current_time)
@@ -117,13 +120,14 @@ class Engine:
 
     def __init__(self, bounds: Bounds, limits: Limits | None = None) -> None:
         self._bounds, self._limits = bounds, limits or Limits()
-        # A short name, since a socket's path may have 100 characters.
-        self._folder = Path(tempfile.mkdtemp(prefix="brolly-fn-"))
+        self._scratch = Scratch()
+        self._folder = self._scratch.path
         self._apps: dict[str, _App] = {}
         self._group: anyio.abc.TaskGroup | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve functions' questions and watch the processes until cancelled; then end them all."""
+        await anyio.to_thread.run_sync(sweep)
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
@@ -133,7 +137,7 @@ class Engine:
             with anyio.CancelScope(shield=True):
                 for app_id in list(self._apps):
                     await self.forget(app_id)
-                await anyio.to_thread.run_sync(shutil.rmtree, self._folder, True)
+                await anyio.to_thread.run_sync(self._scratch.remove)
 
     def _running(self) -> anyio.abc.TaskGroup:
         if self._group is None:
@@ -168,7 +172,9 @@ class Engine:
 
     async def load(self, program: Program) -> None:
         """Have the function loaded as a call would need it; ``VALIDATION_INVALID_SCHEMA`` when it cannot be."""
-        await self._isolate(self._app(program.app_id), program)
+        app = self._app(program.app_id)
+        app.failed = None
+        await self._isolate(app, program)
 
     @asynccontextmanager
     async def invoke(self, program: Program, invocation: Invocation) -> AsyncGenerator[Answer]:
@@ -295,6 +301,9 @@ class Engine:
 
     async def _loaded(self, app: _App, program: Program) -> Isolate:
         """Under the app's lock: the function's isolate, started and loaded if it is not."""
+        if app.failed is not None and app.failed[0] == program.version and anyio.current_time() < app.failed[1]:
+            # A function that ends its process while it loads would do so once for each call that waits.
+            raise app.failed[2]
         if app.process is None or app.process.dead.is_set():
             await self._stop(app)
             process = Process(program.app_id, app.folder)
@@ -304,7 +313,11 @@ class Engine:
         if found is not None and found.version == program.version and not found.closed:
             return found
         isolate = Isolate(app.process, app.host, app.folder, program.name, program.version)
-        await isolate.load(self._running(), program.code, program.env, program.about)
+        try:
+            await isolate.load(self._running(), program.code, program.env, program.about)
+        except AppError as error:
+            app.failed = (program.version, anyio.current_time() + AGAIN_SECONDS, error)
+            raise
         app.isolates[program.name] = isolate
         if found is not None:
             # Calls that run on the former version end on it.

@@ -146,12 +146,14 @@ def lines_of(response: httpx.Response) -> tuple[list[dict[str, Any]], int]:
     """The console lines that came with the answer's head, and how many were too many."""
     try:
         told = json.loads(base64.b64decode(response.headers.get("x-brolly-lines", ""), validate=True) or b"{}")
-        return list(told.get("lines", [])), int(told.get("cut", 0))
-    except (ValueError, binascii.Error, AttributeError, TypeError):
+        return [line for line in told.get("lines", []) if isinstance(line, dict)], int(told.get("cut", 0))
+    except (ValueError, binascii.Error, AttributeError, TypeError, OverflowError, RecursionError):
         return [], 0
 
 
 def headers_of(response: httpx.Response) -> list[tuple[str, str]]:
     """The handler's own headers."""
     pairs = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.headers.raw]
-    return [(k, v) for k, v in pairs if k.lower() not in _HOP and not k.lower().startswith(_OURS)]
+    # We ask for no encoding, so that one which is there is the handler's own.
+    dropped = _HOP - {"content-encoding"}
+    return [(k, v) for k, v in pairs if k.lower() not in dropped and not k.lower().startswith(_OURS)]

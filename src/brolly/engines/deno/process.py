@@ -28,8 +28,6 @@ RUNNER = Path(__file__).parent / "runner"
 START_SECONDS = 10.0
 LAST_WORDS_SECONDS = 0.5
 STDERR_KEPT = 4096
-MOST_DATA_KB = 4 * 1024 * 1024
-"""The last bound on a process's memory, when it grows faster than it is looked at."""
 IMPORT_HOSTS = (
     "deno.land:443", "jsr.io:443", "esm.sh:443", "raw.esm.sh:443", "unpkg.com:443", "cdn.jsdelivr.net:443",
     "raw.githubusercontent.com:443", "gist.githubusercontent.com:443",
@@ -96,13 +94,13 @@ def command(folder: Path, bounds: Bounds) -> list[str]:
     return bounded(line)
 
 
-def bounded(line: Sequence[str]) -> list[str]:
-    """The program line with limits: few files, no core, an end to memory, behind the server for the processor.
+def bounded(line: Sequence[str], data_kb: str | int = "unlimited") -> list[str]:
+    """The program line with limits: few files, no core, behind the server for the processor.
 
     By the shell, as only a process itself may limit itself everywhere. Where memory is short, the system is to
     end these and not the server.
     """
-    limits = f"ulimit -n 1024; ulimit -c 0; ulimit -d {MOST_DATA_KB}"
+    limits = f"ulimit -n 1024; ulimit -c 0; ulimit -d {data_kb}"
     first = "echo 1000 2>/dev/null >/proc/self/oom_score_adj"
     return ["/bin/sh", "-c", f'{limits}; {first}; exec nice -n 5 "$@"', "sh", *line]
 

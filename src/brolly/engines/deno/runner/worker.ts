@@ -268,8 +268,10 @@ function headerOf(run: Run): string {
   return btoa(String.fromCharCode(...bytes));
 }
 
-function respond(run: Run, response: Response): Response {
+function respond(run: Run, response: Response, failed = false): Response {
   const headers = new Headers(response.headers);
+  for (const name of [...headers.keys()]) if (name.startsWith("x-brolly-")) headers.delete(name);
+  if (failed) headers.set("x-brolly-failed", "1");
   const lines = run.lines.length ? headerOf(run) : "";
   if (lines) headers.set("x-brolly-lines", lines);
   // Lines that are too many for a header keep the call open until they are sent, as promises do.
@@ -282,12 +284,12 @@ function respond(run: Run, response: Response): Response {
 function failed(run: Run, error: unknown): Response {
   const known = error instanceof Error;
   const body = {
-    message: known ? `${error.name}: ${error.message}` : inspect(error),
-    stack: known ? mapped(error.stack ?? "") : "",
+    message: (known ? `${error.name}: ${error.message}` : inspect(error)).slice(0, LONGEST_LINE),
+    stack: known ? mapped(error.stack ?? "").slice(0, LONGEST_LINE) : "",
     code: error instanceof HostError ? error.code : undefined,
     remediation: error instanceof HostError ? error.remediation : undefined,
   };
-  return respond(run, ResponseClass.json(body, { status: 500, headers: { "x-brolly-failed": "1" } }));
+  return respond(run, ResponseClass.json(body, { status: 500 }), true);
 }
 
 async function answer(init: Init, handler: Handler, incoming: Request): Promise<Response> {
