@@ -1,4 +1,4 @@
-"""One app with functions for all modules: two people with notes of their own, and a function that runs any SQL."""
+"""One app with functions for each module: two people with notes of their own, and a function that runs any SQL."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ class Stage:
         return answer["logs"]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 async def stage(deps: Deps) -> AsyncIterator[Stage]:
-    """The stage for the tests of this folder."""
+    """The stage for one module's tests."""
     owner, key = await make_owner(deps)
     assert owner.account_id is not None
     app_id, _ = await provision.create(deps, owner.account_id, f"app-{uuid4()}", "self-hosted")
