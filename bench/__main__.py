@@ -9,7 +9,7 @@ import sys
 import anyio
 from rich.console import Console
 
-from bench import footprint, growth, install, layers, new_app, read_call, rest, start, storage, tool_list
+from bench import footprint, functions, growth, install, layers, new_app, read_call, rest, start, storage, tool_list
 from bench.machine import describe
 from bench.runner import Measurement, Wishes, run_all
 
@@ -23,6 +23,7 @@ MEASUREMENTS = (
     Measurement("memory", "Memory, disk and connections", footprint.measure),
     Measurement("growth", "Memory over many calls", growth.measure),
     Measurement("storage", "Files", storage.measure),
+    Measurement("functions", "Functions", functions.measure),
     Measurement("install", "What an installation weighs", install.measure),
 )
 
