@@ -6,7 +6,9 @@ It runs under the Node that the development dependencies bring and comes from th
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,13 +46,16 @@ async def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def running(program: Path, *clients: dict[str, Any]) -> AsyncIterator[str]:
     """The provider as a process; its issuer."""
     command = [npm.program("node"), str(program), *(json.dumps(client) for client in clients)]
-    async with await anyio.open_process(command, cwd=program.parent, stderr=sys.stderr) as process:
+    # The node of the environment starts another one, which must end with it.
+    async with await anyio.open_process(
+        command, cwd=program.parent, stderr=sys.stderr, start_new_session=True
+    ) as process:
         try:
             assert process.stdout is not None
             with anyio.fail_after(20):
                 yield (await process.stdout.receive()).decode().strip()
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 class Scene:
