@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import psutil
 import pytest
 
 from brolly.core.errors import AppError
 from brolly.core.settings import child_environment
 from brolly.engines.deno import Bounds, Engine, Invocation, Limits, Program
-from brolly.engines.deno.scratch import sweep
 from tests.conftest import hold_open
 
 CODE = """
@@ -323,38 +320,6 @@ async def test_an_app_may_have_many_functions(engine: Engine) -> None:
         made = Program("many", f"f{number}", f"export const handler = () => new Response('{number}')")
         assert (await call(engine, "x", made))[1] == str(number).encode()
     await engine.forget("many")
-
-
-def _lives(pid: int) -> bool:
-    """Whether it runs; one that has ended may stay in the list until whoever inherited it looks."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-LEFT = """
-import anyio, os, pathlib, sys
-from brolly.engines.deno import Bounds, Engine, Program
-async def main():
-    async with anyio.create_task_group() as group:
-        engine = Engine(Bounds(pathlib.Path(sys.argv[1])))
-        await group.start(engine.run)
-        await engine.load(Program("a", "f", "export const handler = () => new Response()"))
-        print(engine.folder, next(iter(engine._apps.values())).process._process.pid, flush=True)
-        os.kill(os.getpid(), 9)
-anyio.run(main)
-"""
-
-
-async def test_a_killed_server_leaves_no_process_and_the_next_one_removes_its_folder(tmp_path: Path) -> None:
-    done = await anyio.run_process([sys.executable, "-c", LEFT, str(tmp_path)], check=False)
-    folder, pid = done.stdout.split()
-    with anyio.fail_after(10):
-        while _lives(int(pid)):  # noqa: ASYNC110 nobody tells us
-            await anyio.sleep(0.02)
-    sweep()
-    assert not Path(folder.decode()).exists()
 
 
 async def test_one_that_ends_its_process_while_loading_is_not_tried_by_every_call(engine: Engine) -> None:

@@ -25,6 +25,11 @@ where s.schemaname = 'public' and s.idx_scan = 0 and not i.indisunique and not i
   and coalesce(t.seq_scan, 0) + coalesce(t.idx_scan, 0) >= 100 and pg_relation_size(s.indexrelid) >= 1048576
 order by 1, 2
 """
+_LARGE = """
+select c.relname from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+  and c.reltuples >= 10000
+"""
+_PER_ROW = re.compile(r"(?<!select )\b(?:public\.)?current_user_id\(\)", re.IGNORECASE)
 Unused = Mapping[str, Mapping[str, int]]
 """By table, the indexes that no query has used, with how often the table was read meanwhile."""
 
@@ -37,9 +42,17 @@ async def unused_indexes(connection: Connection) -> Unused:
     return found
 
 
-def advise(snapshot: Snapshot, app_id: str, unused: Unused) -> list[Advice]:
+async def large_tables(connection: Connection) -> frozenset[str]:
+    """The tables in which work per row is felt, as far as Postgres has counted."""
+    return frozenset(row["relname"] for row in await connection.fetch(_LARGE))
+
+
+def advise(snapshot: Snapshot, app_id: str, unused: Unused, large: frozenset[str]) -> list[Advice]:
     """The entries, risks first."""
     found = [entry for table in snapshot.tables.values() for entry in _table(table, app_id)]
+    found += [
+        entry for name in sorted(large & snapshot.tables.keys()) for entry in _repeated(snapshot.tables[name], app_id)
+    ]
     found += [entry for table in snapshot.tables.values() for entry in _useless(table, unused, app_id)]
     found += _routines(snapshot, app_id)
     return sorted(found, key=lambda entry: entry["level"] != "risk")
@@ -79,6 +92,21 @@ def _table(table: Table, app_id: str) -> Iterator[Advice]:
         spec = {"_dropIndexes": [twin]}
         said = f"Index {twin} does what {kept} does."
         yield _entry("slow", "double_index", name, said, "manage_schema", **_apply(app_id, {"tables": {name: spec}}))
+
+
+def _repeated(table: Table, app_id: str) -> Iterator[Advice]:
+    """Policies of a large table that ask for the caller's id at every row."""
+    for policy in table.policies:
+        if policy.command == "INSERT" or not _PER_ROW.search(f"{policy.using or ''}"):
+            continue
+        once = {
+            name: _PER_ROW.sub("(select current_user_id())", text)
+            for name, text in (("using_expression", policy.using), ("with_check_expression", policy.check))
+            if text
+        }
+        said = f"Policy {policy.name} calls current_user_id() for each row; in a sub-select it is called once a query."
+        where = {"app_id": app_id, "table_name": table.name, "policy_name": policy.name}
+        yield _entry("slow", "per_row_call", table.name, said, "manage_rls", action="update_policy", **where, **once)
 
 
 def _useless(table: Table, unused: Unused, app_id: str) -> Iterator[Advice]:

@@ -22,7 +22,7 @@ from brolly.pg.pool import Connection
 from brolly.pg.session import as_caller
 from brolly.pg.snapshot import read_snapshot
 from brolly.registry import App
-from brolly.schema.advice import advise, unused_indexes
+from brolly.schema.advice import advise, large_tables, unused_indexes
 from brolly.schema.description import describe, known, open_tables
 from brolly.schema.diff import make_plan
 from brolly.schema.document import Document, parse_document
@@ -89,7 +89,8 @@ async def get_schema(deps: Deps, caller: Caller, params: GetSchema) -> dict[str,
         result["warnings"] = warnings
     if params.advise:
         async with deps.pools.reader(app) as connection:
-            result["advice"] = advise(snapshot, app.id, await unused_indexes(connection))
+            unused, large = await unused_indexes(connection), await large_tables(connection)
+        result["advice"] = advise(snapshot, app.id, unused, large)
     result["_meta"] = {
         "resource_info": {"table_count": len(names), "tables": names},
         "next_actions": _next_actions(bool(names), "warnings" in result),
