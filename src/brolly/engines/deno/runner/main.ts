@@ -75,7 +75,9 @@ function load(order: Order): void {
   const entry: Loaded = { worker, answer: (value) => send({ ready: Boolean(value?.ready), error: value?.error, id: order.id }), pings: [] };
   loaded.set(order.key, entry);
   worker.onmessage = (event) => {
-    if (event.data?.pong) entry.pings.splice(0).forEach((answer) => answer());
+    // The module has postMessage too: what does not know the key is not our half's word.
+    if (event.data?.proof !== order.secret) return;
+    if (event.data.pong) entry.pings.splice(0).forEach((answer) => answer());
     else {
       entry.answer(event.data);
       entry.answer = () => {};

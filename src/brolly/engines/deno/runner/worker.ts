@@ -52,6 +52,9 @@ const encoder = new TextEncoder();
 const { stringify, parse } = JSON;
 const inspect = Deno.inspect;
 const ResponseClass = Response;
+// Taken before the module could put its own in the place.
+const post = self.postMessage.bind(self);
+let proof = "";
 
 // --- the host -------------------------------------------------------------------------------------------
 
@@ -354,16 +357,18 @@ async function start(init: Init): Promise<void> {
   const handler = handlerOf(await import(init.module));
   Deno.serve({
     path: init.socket,
-    onListen: () => self.postMessage({ ready: true }),
+    onListen: () => post({ ready: true, proof: init.secret }),
     onError: () => new ResponseClass(null, { status: 500 }),
   }, (request) => answer(init, handler, request));
 }
 
 self.onmessage = (event: MessageEvent) => {
-  if (event.data.ping) return self.postMessage({ pong: true });
+  if (event.data.ping) return post({ pong: true, proof });
+  proof = event.data.secret;
   start(event.data).catch((error) => {
     const known = error instanceof Error;
-    self.postMessage({
+    post({
+      proof,
       error: { message: known ? mapped(error.message) : inspect(error), stack: known ? mapped(error.stack ?? "") : "" },
     });
   });
