@@ -33,7 +33,7 @@ MAX_SAID = 20
 PARAMETERS = ("select", "order", "limit", "offset", "cursor", "on_conflict", "columns")
 _INSIDE = ("order", "limit", "offset")
 _LONGEST = 63
-_REMEDY = "Correct the query string; butterbase_docs with topic rest has the grammar."
+_REMEDY = "Correct the request as the message says; butterbase_docs with topic rest has the grammar."
 
 
 @dataclass(frozen=True, slots=True)
