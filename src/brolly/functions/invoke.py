@@ -52,7 +52,7 @@ class InvokeFunction(AppParams):
 
 
 def admit(app: App, function: Function, trigger: Trigger, caller: Caller, as_user: str | None) -> Caller:
-    """For whom the function runs, by its http trigger; raises when this caller may not call it."""
+    """For whom the function runs, by its http or websocket trigger; raises when this caller may not call it."""
     if as_user is not None:
         caller = _impersonated(app, function, caller, as_user)
     if caller.kind == "anonymous" and trigger.config.get("auth", "required") == "required":
@@ -83,7 +83,7 @@ def _impersonated(app: App, function: Function, caller: Caller, user_id: str) ->
 
 def acting(caller: Caller, trigger: Trigger) -> Caller:
     """Who ``ctx.db`` acts for."""
-    if trigger.type == "http" and trigger.config.get("run_as") != "service":
+    if trigger.type in ("http", "websocket") and trigger.config.get("run_as") != "service":
         return caller
     return service_caller(caller)
 

@@ -114,6 +114,7 @@ async def deploy(deps: Deps, caller: Caller, params: Deploy) -> dict[str, Any]:
             f"The app has {MOST_FUNCTIONS} functions, which are the most.",
             remediation="Remove one with manage_function delete.",
         )
+    _check_event(params.name, triggers, known)
     await _compile(deps, params)
     await deps.databases.create_function_logins(app.id)
     function_id = before.id if before is not None else str(uuid4())
@@ -140,6 +141,21 @@ async def deploy(deps: Deps, caller: Caller, params: Deploy) -> dict[str, Any]:
         "created": before is None,
         "cacheInvalidation": {"success": True, "attempts": 1},
     }
+
+
+def _check_event(name: str, triggers: Sequence[TriggerParams], known: Mapping[str, Function]) -> None:
+    """One function answers an event, so that its sender gets one answer."""
+    event = next((t.config["event"] for t in triggers if t.type == "websocket" and t.enabled), None)
+    if event is None:
+        return
+    for other in known.values():
+        trigger = other.trigger("websocket")
+        if other.name != name and trigger is not None and trigger.config.get("event") == event:
+            raise AppError(
+                "RESOURCE_CONFLICT",
+                f"The function {other.name} has the event {event!r} already.",
+                remediation="Choose another event, or remove that function with manage_function delete first.",
+            )
 
 
 async def _compile(deps: Deps, params: Deploy) -> None:

@@ -68,9 +68,12 @@ class WebhookConfig(Params):
 
 
 class WebsocketConfig(Params):
-    """Config of websocket: the name of the event that runs it."""
+    """Config of websocket: the name of the event that runs it. Who may connect may set it off, unless ``auth`` says
+    more."""
 
-    event: str = Field(min_length=1, max_length=100)
+    event: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
+    auth: Literal["required", "optional", "none"] = "optional"
+    run_as: Literal["caller", "service"] = "caller"
 
 
 class UploadConfig(Params):
