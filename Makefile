@@ -31,6 +31,7 @@ lint: $(VENV)/.dev ## The static half of check
 	$(BIN)/python scripts/schemas.py --check
 
 test: $(VENV)/.dev ## Run the tests (ARGS="tests/unit -k name", PROCESSES=4)
+	@$(BIN)/python scripts/chromium.py
 	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 schemas: $(VENV)/.dev ## Write schemas/ anew from the code

@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from mcp import Client
+from playwright.async_api import Browser
 from starlette.applications import Starlette
 
 from brolly.app import open_deps
@@ -27,6 +28,7 @@ from brolly.mcp_server import BrollyServer
 from brolly.pg.embedded import remove_data_folder
 from brolly.registry import App
 from brolly.web import build_web
+from tests.browser import open_browser
 
 # Processes inherit that it is ignored, as it is where the run was started by nohup.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -186,6 +188,14 @@ async def http(deps: Deps, owner_key: str) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client with the key of ``owner``."""
     async with http_client(deps, owner_key) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A headless Chromium, started when the first test of the process asks for it."""
+    value, close = await hold_open(open_browser())
+    yield value
+    await close()
 
 
 @pytest.fixture
