@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 from weakref import WeakKeyDictionary
 
 from brolly.auth.service import caller_of_token
@@ -40,6 +41,16 @@ def authorization_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     if len(found) > 1:
         raise AppError("AUTH_INVALID_TOKEN", "The request has more than one Authorization header.")
     return found[0] if found else None
+
+
+def take_token(scope: MutableMapping[str, Any]) -> str | None:
+    """The parameter ``token``, which is taken out of the query, lest it is written to a log."""
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    tokens = [value for name, value in pairs if name == "token" and value]
+    scope["query_string"] = urlencode([(n, v) for n, v in pairs if n != "token"]).encode("latin-1")
+    if len(set(tokens)) > 1:
+        raise AppError("AUTH_INVALID_TOKEN", "The address has more than one token.")
+    return tokens[0] if tokens else None
 
 
 async def identify(deps: Deps, authorization: str | None, **origin: Any) -> Caller:

@@ -28,6 +28,7 @@ from brolly.listener import BACKLOG, local_url
 from brolly.patience import OncePerWhile, PatientProtocol, raise_file_limit, return_large_memory
 from brolly.pg.embedded.cluster import bound_log
 from brolly.web import build_web
+from brolly.wire import socket_options
 
 log = logging.getLogger("brolly.serve")
 
@@ -249,6 +250,7 @@ async def _run(
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             backlog=BACKLOG,
             http=PatientProtocol,
+            **socket_options(settings.realtime_frame_kb * 1024),
         )
 
         def on_end() -> None:

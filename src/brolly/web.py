@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 from starlette.applications import Starlette
@@ -26,7 +26,7 @@ from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.core.reserved import ROUTE_WORDS
 from brolly.deps import Deps
-from brolly.identity import authorization_of, identify
+from brolly.identity import authorization_of, identify, take_token
 from brolly.mcp_server import McpEntrance
 
 log = logging.getLogger("brolly.http")
@@ -86,11 +86,14 @@ class RequestScope:
         self.app, self.deps = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+            return
         id_header = (b"x-request-id", request_id.encode())
         started, status = time.perf_counter(), 0
 
@@ -219,7 +222,9 @@ class Identity:
         self.app, self.deps = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _WEBHOOK.match(scope["path"]):
+        if scope["type"] == "websocket":
+            await self._look_at_socket(scope)
+        elif scope["type"] == "http" and _WEBHOOK.match(scope["path"]):
             scope["state"]["caller"] = anonymous(**origin_of(scope))
         elif scope["type"] == "http" and not scope["path"].startswith(_NO_CALLER):
             try:
@@ -235,6 +240,28 @@ class Identity:
             if "refused" in scope["state"] and not _OWN_CREDENTIALS.match(scope["path"]):
                 raise scope["state"]["refused"]
         await self.app(scope, receive, send)
+
+    async def _look_at_socket(self, scope: Scope) -> None:
+        """As for a request; a token in the query counts, since pages cannot send a header with a WebSocket.
+
+        What is wrong is left to the route: a page learns the reason only from a socket that was accepted. The route
+        also gets ``identify``, with which a caller can be made of a newer token.
+        """
+        state, origin = scope["state"], origin_of(scope)
+
+        async def identify_token(token: str) -> Any:
+            return await identify(self.deps, f"Bearer {token}", **origin)
+
+        state |= {"caller": anonymous(**origin), "identify": identify_token}
+        try:
+            token = take_token(scope)
+            state["caller"] = await (identify_token(token) if token else caller_of_scope(self.deps, scope))
+        except AppError as error:
+            state["refused"] = error
+        try:
+            await self.deps.rates.admit(state["caller"], scope)
+        except AppError as error:
+            state["refused"] = error
 
 
 class Shortcut:
@@ -334,12 +361,14 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
 
     @asynccontextmanager
     async def life(_app: Starlette) -> AsyncGenerator[None]:
-        async with mcp.running():
-            if lifespan is None:
-                yield
-            else:
-                async with lifespan():
-                    yield
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(mcp.running())
+            for part in deps.slices:
+                if part.serving is not None:
+                    await stack.enter_async_context(part.serving(deps))
+            if lifespan is not None:
+                await stack.enter_async_context(lifespan())
+            yield
 
     routes: list[BaseRoute] = [Route("/", _root), Route("/health", _health), Route("/health/ready", _ready)]
     last: list[BaseRoute] = []

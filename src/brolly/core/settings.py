@@ -80,6 +80,10 @@ class Settings:
     function_private_network: bool = _setting(
         False, "Let functions reach this machine and private networks; only for code that you trust as yourself."
     )
+    realtime_frame_kb: int = _setting(256, "Largest message in KB that a WebSocket may send.")
+    realtime_queue_kb: int = _setting(1024, "Most KB that wait for a WebSocket whose client reads slowly.")
+    realtime_app_sockets: int = _setting(10_000, "WebSockets that an app may have open at each server.")
+    realtime_address_sockets: int = _setting(1_000, "WebSockets that one address may have open at an app.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ class Slice:
     the loops once ``Deps`` is open. ``app_created`` and ``app_deleted`` are called with
     ``(deps, app)``; ``app_created`` before the app is announced as ready, ``app_deleted``
     after its database is gone, and again when a deletion is resumed, so both must bear repetition.
+    ``serving`` is entered with ``Deps`` for the time in which requests are answered, on every server, even one that
+    does no work in the background.
     ``provides`` are capabilities that ``Deps`` offers to other slices by name.
     ``openapi`` is called with ``(deps, app, snapshot, caller)`` for the feature's part of the app's document; what it
     answers may depend on app and snapshot alone (what else changes is announced with ``Registry.changed``, which
@@ -36,4 +39,5 @@ class Slice:
     app_created: AppHook | None = None
     app_deleted: AppHook | None = None
     openapi: Callable[[Any, Any, Any, Any], Awaitable[Part]] | None = None
+    serving: Callable[[Any], AbstractAsyncContextManager[None]] | None = None
     provides: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])
