@@ -20,6 +20,7 @@ from brolly.core.worker import Worker, start_workers
 from brolly.deps import Deps
 from brolly.engines.deno import Bounds, Engine
 from brolly.engines.deno import Limits as EngineLimits
+from brolly.engines.embedding import LocalModel
 from brolly.pg.catalog import Snapshot
 from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
@@ -193,6 +194,7 @@ def _assemble(
         catalog=catalog,
         blob=blob,
         deno=deno,
+        local_model=LocalModel(),
         slices=SLICES,
         tools={n: t for n, t in tools.items() if not wanted or n in wanted},
         capabilities={name: run for s in SLICES for name, run in s.provides.items()},

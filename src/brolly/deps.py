@@ -11,6 +11,7 @@ from brolly.core.settings import Settings
 from brolly.core.slice import Slice
 from brolly.core.tool import AuditEvent, Tool
 from brolly.engines.deno import Engine
+from brolly.engines.embedding import LocalModel
 from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
 from brolly.pg.listen import Listener
@@ -34,6 +35,7 @@ class Deps:
     catalog: Catalogs
     blob: BlobStore
     deno: Engine
+    local_model: LocalModel
     slices: tuple[Slice, ...]
     tools: Mapping[str, Tool]
     capabilities: Mapping[str, Callable[..., Any]]

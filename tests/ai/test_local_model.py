@@ -1,0 +1,48 @@
+"""The model that every installation has: the same vectors as its makers', offline, with tokens that can be found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from brolly.engines.embedding import LOCAL_DIMENSION, LocalModel
+
+TEXTS = ["How do I reset my password?", "An umbrella keeps the rain off.", "Füße, 傘, ☂ and\ncode()", "x " * 40_000]
+_THEIRS = """
+import json, logging, sys
+from pathlib import Path
+import wordllama
+from wordllama import WordLlama
+model = WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+print(json.dumps([model.embed(text, norm=True, return_np=False)[0] for text in json.load(sys.stdin)]))
+"""
+
+
+async def test_vectors_are_those_of_the_makers_program() -> None:
+    import json
+
+    # In a process of its own: importing it sets up logging.
+    theirs = subprocess.run([sys.executable, "-c", _THEIRS], input=json.dumps(TEXTS), capture_output=True, text=True)
+    ours = await LocalModel().embed(TEXTS)
+    assert len(ours.vectors) == len(TEXTS)
+    for vector, other in zip(ours.vectors, json.loads(theirs.stdout), strict=True):
+        assert len(vector) == LOCAL_DIMENSION
+        assert max(abs(a - b) for a, b in zip(vector, other, strict=True)) < 1e-3
+        assert abs(sum(a * a for a in vector) - 1) < 1e-4
+
+
+async def test_near_meanings_lie_near_and_tokens_are_counted_where_they_stand() -> None:
+    model = LocalModel()
+    question, near, far = (await model.embed(["forgotten password", TEXTS[0], TEXTS[1]])).vectors
+    assert sum(a * b for a, b in zip(question, near, strict=True)) > sum(
+        a * b for a, b in zip(question, far, strict=True)
+    )
+    text = "Grüße aus Köln: an umbrella ☂ costs 12 €.\n"
+    spans = await model.token_spans(text)
+    assert await model.count_tokens(text) == len(spans)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == len(text)
+    assert all(0 <= start <= end <= len(text) for start, end in spans)
+    none = await model.embed([""])
+    assert none.tokens == 0
+    assert set(none.vectors[0]) == {0.0}
