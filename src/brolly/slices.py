@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brolly.ai import SLICE as AI
 from brolly.apps import SLICE as APPS
 from brolly.audit import SLICE as AUDIT
 from brolly.auth import SLICE as AUTH
@@ -17,5 +18,5 @@ from brolly.storage import SLICE as STORAGE
 from brolly.suggestions import SLICE as SUGGESTIONS
 
 SLICES: tuple[Slice, ...] = (
-    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS,
+    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, AI, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS,
 )  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
 import sys
+
+import anyio
 
 from brolly.engines.embedding import LOCAL_DIMENSION, LocalModel
 
@@ -19,10 +21,9 @@ print(json.dumps([model.embed(text, norm=True, return_np=False)[0] for text in j
 
 
 async def test_vectors_are_those_of_the_makers_program() -> None:
-    import json
-
     # In a process of its own: importing it sets up logging.
-    theirs = subprocess.run([sys.executable, "-c", _THEIRS], input=json.dumps(TEXTS), capture_output=True, text=True)
+    command = [sys.executable, "-c", _THEIRS]
+    theirs = await anyio.run_process(command, input=json.dumps(TEXTS).encode())
     ours = await LocalModel().embed(TEXTS)
     assert len(ours.vectors) == len(TEXTS)
     for vector, other in zip(ours.vectors, json.loads(theirs.stdout), strict=True):

@@ -98,6 +98,14 @@ CODES: Mapping[str, Code] = {
     "FUNCTION_FAILED": Code(500, "Read what it threw with manage_function get_logs, correct the code and repeat deploy_function.", "The app's function threw an error."),
     "FUNCTION_TIMEOUT": Code(504, "Make the function faster or raise its timeoutMs with deploy_function; manage_function get_logs shows what it did.", "The function did not answer within its time, and was ended."),
     "FUNCTION_BUSY": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; manage_function get_logs shows what is running long.", "As many calls of the app's functions run at once as are allowed."),
+    # Models.
+    "NO_MODEL": Code(400, "Name a model as provider/model; manage_ai list_models shows which there are, and manage_ai update_config sets defaultModel.", "No model was named, and there is no default."),
+    "MODEL_NOT_FOUND": Code(404, "Call manage_ai with action list_models for the models that there are.", "No provider of this app has that model."),
+    "MODEL_NOT_ALLOWED": Code(403, "Use a model of the app's list, or change allowedModels with manage_ai update_config.", "The app's owner allows certain models only."),
+    "MODEL_UNAVAILABLE": Code(503, "Repeat the call in a few seconds, or name another model; manage_ai list_models shows them.", "The provider does not answer, refuses the server's key, or has no room at the moment."),
+    "MODEL_TIMEOUT": Code(504, "Repeat the call, ask for less with max_tokens, or use a faster model; manage_ai list_models shows them.", "The provider did not answer in time, or stopped in the middle."),
+    "MODEL_BROKEN_ANSWER": Code(502, "Repeat the call, or use another model; manage_ai list_models shows them.", "What the provider sent cannot be read, or ended too early."),
+    "INSUFFICIENT_CREDITS": Code(402, "Raise spendingCapUsd with manage_ai update_config; manage_ai get_usage shows what was spent.", "The call could cost more than is left of the app's spending cap for this month."),
     # The server itself.
     "CONFIG_INVALID": Code(500, "Correct the setting named in the message; brolly serve --help lists them all.", "The server is configured in a way that cannot work."),
     "INTERNAL_ERROR": Code(500, "Repeat the call once; if it persists, report it with submit_suggestion and the error id.", "Something went wrong in the server; its log holds the details under the error id.", ws_close=1011),

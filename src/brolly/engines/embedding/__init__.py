@@ -53,7 +53,7 @@ def _folder() -> Path:
         raise AppError(
             "CONFIG_INVALID",
             "The package wordllama, which carries the local embedding model, is not installed.",
-            remediation="Install Brolly again with its dependencies, or set BROLLY_AI_PROVIDERS to a provider that embeds.",
+            remediation="Install Brolly again with its dependencies; pip check names what is missing.",
         )
     return Path(found.submodule_search_locations[0])
 
