@@ -137,11 +137,12 @@ def status(home: Path | None, as_json: bool) -> None:
 @brolly.command()
 @_read_only
 @_tools
+@click.option("--app", metavar="APP_ID", help="Only this app; calls need not name it (BROLLY_APP).")
 @_home
 def mcp(**given: Any) -> None:
     """Speak MCP over stdin and stdout, for a client's configuration.
 
-    Starts the server in the background if none runs. --read-only and --tools narrow what this client is
+    Starts the server in the background if none runs. --read-only, --tools and --app narrow what this client is
     offered; other clients of the same server keep theirs. BROLLY_URL names a server elsewhere.
     """
     from brolly.bridge import run_bridge

@@ -38,6 +38,7 @@ from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.core.habits import instead_of
 from brolly.core.pages import tool_pages
+from brolly.core.settings import APP_ID
 from brolly.core.tokens import derive
 from brolly.core.tool import READ_BY_CLIENT, Pending, Tool, refused
 from brolly.deps import Deps
@@ -127,7 +128,8 @@ class BrollyServer(MCPServer[Any]):
     def tools_for(self, caller: Caller) -> list[McpTool]:
         """The tools that this caller may use, always in the same order. Never touches the network."""
         read_only = self._deps.settings.read_only or caller.read_only
-        return [_listed(tool, read_only) for tool in self._tools(caller).values() if tool.offered(read_only)]
+        one_app = bool(caller.held_to)
+        return [_listed(t, read_only, one_app) for t in self._tools(caller).values() if t.offered(read_only, one_app)]
 
     def _tools(self, caller: Caller) -> dict[str, Tool]:
         return {n: tool for n, tool in self._deps.tools.items() if not caller.tool_scopes or n in caller.tool_scopes}
@@ -173,12 +175,12 @@ def _compact(value: Any) -> str:
 
 
 @lru_cache(maxsize=256)  # Clients ask for the list at each start, and what a tool says does not change.
-def _listed(tool: Tool, read_only: bool) -> McpTool:
-    hints = tool.annotations(read_only)
+def _listed(tool: Tool, read_only: bool, one_app: bool) -> McpTool:
+    hints = tool.annotations(read_only, one_app)
     return McpTool(
         name=tool.name,
-        description=tool.describe(read_only),
-        input_schema=tool.input_schema(read_only),
+        description=tool.describe(read_only, one_app),
+        input_schema=tool.input_schema(read_only, one_app),
         annotations=ToolAnnotations(
             title=hints["title"],
             read_only_hint=hints["readOnlyHint"],
@@ -234,11 +236,11 @@ def _answer(context: Context[Any, Any], question: str) -> bool:
     )
 
 
-_PARAMETERS = {"read_only": "x-brolly-read-only", "tools": "x-brolly-tools"}
+_PARAMETERS = {"read_only": "x-brolly-read-only", "tools": "x-brolly-tools", "app": "x-brolly-app"}
 
 
 def with_parameters(headers: Mapping[str, str], query: str) -> Mapping[str, str]:
-    """The headers, narrowed by the URL's ``read_only`` and ``tools``.
+    """The headers, narrowed by the URL's ``read_only``, ``tools`` and ``app``.
 
     Any other parameter is refused by name: a mistyped one must not turn read-only into read-write.
     """
@@ -249,12 +251,12 @@ def with_parameters(headers: Mapping[str, str], query: str) -> Mapping[str, str]
             raise AppError(
                 "VALIDATION_INVALID_SCHEMA",
                 f"/mcp takes no parameter {name!r}." + (f" Did you mean {near[0]}?" if near else ""),
-                remediation="Use /mcp?read_only=true, /mcp?tools=manage_schema,select_rows, or no parameter.",
+                remediation="Use /mcp?read_only=true, /mcp?app=app_… or /mcp?tools=manage_schema,select_rows.",
             )
         if name == "read_only" and value not in ("true", "1", "false", "0"):
             raise AppError("VALIDATION_INVALID_SCHEMA", f"read_only is {value!r}; expected true or false.")
         # What a header narrows already, the URL does not widen.
-        if value not in ("false", "0") and not (name == "tools" and narrowed.get(_PARAMETERS[name])):
+        if value not in ("false", "0") and not (name != "read_only" and narrowed.get(_PARAMETERS[name])):
             narrowed[_PARAMETERS[name]] = value
     return narrowed
 
@@ -326,18 +328,27 @@ class McpEntrance:
         await self._deps.rates.admit(caller, scope)
         if caller.kind != "service":
             raise AppError("AUTH_REQUIRED", "The MCP endpoint needs a service key.")
-        limits = self._limits(with_parameters(headers, scope["query_string"].decode("latin-1")))
+        headers = with_parameters(headers, scope["query_string"].decode("latin-1"))
+        limits = self._limits(headers)
         if caller.read_only:
             limits -= {READ_BY_CLIENT}
-        return replace(caller, scopes=caller.scopes | limits)
+        caller = replace(caller, scopes=caller.scopes | limits)
+        app_id = headers.get(_PARAMETERS["app"])
+        if app_id is None:
+            return caller
+        # Empty, as from a variable that is not set, must not mean every app.
+        if not APP_ID.fullmatch(app_id):
+            raise AppError("VALIDATION_INVALID_SCHEMA", f"app is {app_id[:70]!r}; expected the id of an app, app_….")
+        return caller.hold(app_id)
 
     def _limits(self, headers: Mapping[str, str]) -> frozenset[str]:
         """What a client asks to be held to, as ``brolly mcp --read-only`` does. It only ever narrows."""
         limits = {"read", READ_BY_CLIENT} if headers.get("x-brolly-read-only", "") not in ("", "0") else set[str]()
         for name in filter(None, headers.get("x-brolly-tools", "").split(",")):
-            if name not in self._deps.tools:
+            full = name if name in self._deps.tools else f"manage_{name}"
+            if full not in self._deps.tools:
                 raise _no_tool(name, list(self._deps.tools))
-            limits.add(f"tool:{name}")
+            limits.add(f"tool:{full}")
         return frozenset(limits)
 
     def _refuse(self, error: AppError) -> JSONResponse:

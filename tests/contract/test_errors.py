@@ -27,7 +27,7 @@ TO_THE_OPERATOR = {"CONFIG_INVALID"}
 BEFORE_THE_SERVER = ("src/brolly/bridge/", "src/brolly/commands/")
 COMMAND = re.compile(r"\bbrolly (demo|down|keys|logs|mcp|migrate|serve|status|up)\b|\bBROLLY_[A-Z_]+")
 # What stands in an f-string for the name of a tool.
-TOOL_IN_BRACES = {"self.name", "', '.join(names)", "self._form(label)", "', '.join(tools)", "call"}
+TOOL_IN_BRACES = {"self.name", "', '.join(names)", "self._form(label, one_app)", "', '.join(tools)", "call"}
 
 
 def raised() -> set[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import psutil
 import pytest
 from mcp import Client
@@ -182,7 +183,19 @@ async def test_one_client_may_hold_itself_to_less_than_the_others(home: Path) ->
         for client in (narrow, reader):
             refused = await client.call_tool("init_app", {"name": "no"})
             assert refused.is_error
-        assert not (await wide.call_tool("init_app", {"name": "shared"})).is_error
+        made = read(await wide.call_tool("init_app", {"name": "shared"}))
+    async with Client(stdio(home, "--app", made["app_id"], "--tools", "schema,init_app")) as held:
+        [only] = (await held.list_tools()).tools
+        assert (only.name, "app_id" in str(only)) == ("manage_schema", False)
+        assert not (await held.call_tool("manage_schema", {"action": "get"})).is_error
+    found = recorded(home)
+    assert found is not None
+    key = {"Authorization": f"Bearer {owner_key(home)}", "Accept": "application/json, text/event-stream"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    async with httpx.AsyncClient(base_url=found["url"], headers=key) as http:
+        listed = (await http.post(f"/mcp?app={made['app_id']}&tools=schema,init_app", json=body)).json()
+    assert [tool["name"] for tool in listed["result"]["tools"]] == ["manage_schema"]
+    assert "app_id" not in str(listed)
 
 
 def test_without_a_valid_key_every_answer_says_what_to_do(home: Path) -> None:

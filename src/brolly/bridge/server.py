@@ -96,6 +96,8 @@ class Server:
             headers["X-Brolly-Read-Only"] = "1"
         if self._settings.tools:
             headers["X-Brolly-Tools"] = ",".join(self._settings.tools)
+        if self._settings.app:
+            headers["X-Brolly-App"] = self._settings.app
         return headers
 
     @asynccontextmanager
@@ -130,7 +132,11 @@ def _instead(parameters: str) -> str:
     said = parameters.lower()
     settings = [
         words
-        for part, words in (("read", "BROLLY_READ_ONLY=1 or --read-only"), ("tools", "BROLLY_TOOLS or --tools"))
+        for part, words in (
+            ("read", "BROLLY_READ_ONLY=1 or --read-only"),
+            ("tools", "BROLLY_TOOLS or --tools"),
+            ("app", "BROLLY_APP or --app"),
+        )
         if part in said
     ]
     return f" and use {' and '.join(settings)}" if settings else ""

@@ -23,7 +23,8 @@ class Caller:
 
     ``account_id`` owns the key (None for end users and anonymous callers);
     ``scopes`` are the key's: ``*`` (the whole account), ``app:<id>`` (those apps
-    only), ``read`` (no action that changes anything) and ``tool:<name>`` (those MCP tools only).
+    only), ``read`` (no action that changes anything) and ``tool:<name>`` (those MCP tools only). ``held:<id>``
+    stands beside ``app:<id>`` where an MCP client asked to be held to that one app.
     """
 
     kind: Kind
@@ -58,6 +59,23 @@ class Caller:
     def tool_scopes(self) -> frozenset[str]:
         """The MCP tools to which the client holds itself; empty means every tool."""
         return frozenset(scope[5:] for scope in self.scopes if scope.startswith("tool:"))
+
+    @property
+    def held_to(self) -> str:
+        """The one app to which the MCP client holds itself, which its calls need not name; else empty."""
+        return next((scope[5:] for scope in self.scopes if scope.startswith("held:")), "")
+
+    def hold(self, app_id: str) -> Caller:
+        """This caller for that app alone. Raises ``RESOURCE_NOT_FOUND`` where the key is limited to others."""
+        if self.app_scopes and app_id not in self.app_scopes:
+            raise AppError(
+                "RESOURCE_NOT_FOUND",
+                f"There is no app {app_id}, or this key may not manage it.",
+                remediation="Correct --app (BROLLY_APP) in the client's MCP configuration; without it, manage_app list "
+                "shows the apps of the key.",
+            )
+        others = {scope for scope in self.scopes if not scope.startswith("app:")}
+        return replace(self, scopes=frozenset({*others, f"app:{app_id}", f"held:{app_id}"}))
 
     def may_see(self, app_id: str, account_id: str) -> bool:
         """Whether this caller may manage that app of that account."""

@@ -15,6 +15,7 @@ from brolly.core.errors import AppError
 
 PREFIX = "BROLLY_"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+APP_ID = re.compile(r"app_[a-z0-9]{1,60}")
 REGION = re.compile(r"^[a-z]+(-[a-z0-9]+)+$")
 
 
@@ -41,6 +42,7 @@ class Settings:
     )
     read_only: bool = _setting(False, "Offer and accept only actions that change nothing.")
     tools: tuple[str, ...] = _setting((), "Only these MCP tools, separated by commas; empty: all.")
+    app: str = _setting("", "Hold brolly mcp to this app, by its id: calls need not name it and reach no other.")
     allowed_hosts: tuple[str, ...] = _setting((), "Further Host header values to accept, separated by commas.")
     allowed_origins: tuple[str, ...] = _setting((), "Origins whose pages may call /mcp and the management routes.")
     regions: tuple[str, ...] = _setting(
@@ -177,6 +179,8 @@ def _check(settings: Settings) -> Settings:
         raise AppError("CONFIG_INVALID", "BROLLY_SECRET is shorter than 32 characters.")
     if settings.rate_limit_bypass and len(settings.rate_limit_bypass) < 16:
         raise AppError("CONFIG_INVALID", "BROLLY_RATE_LIMIT_BYPASS is shorter than 16 characters.")
+    if settings.app and not APP_ID.fullmatch(settings.app):
+        raise _invalid("app", settings.app, "the id of an app, app_…, as init_app and manage_app list give it")
     _check_mail(settings)
     _check_s3(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):

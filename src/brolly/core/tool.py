@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,7 @@ __all__ = [
     "refused",
 ]
 
+_ABOUT_APP_ID = re.compile(r" [^.]*\bapp_id\b[^.]*\.")
 _VERBS = {READ: "read", WRITE: "update", DESTROY: "delete"}
 
 
@@ -102,14 +104,23 @@ class Tool:
         """Whether the tool has a single action that is not named."""
         return "" in self.actions
 
-    def offered(self, read_only: bool) -> dict[str, Action]:
-        """The actions that a caller may use, in the table's order."""
-        return {k: a for k, a in self.actions.items() if not read_only or a.effect is READ}
+    def offered(self, read_only: bool, one_app: bool = False) -> dict[str, Action]:
+        """The actions that a caller may use, in the table's order.
 
-    def signature(self, label: str) -> str:
+        ``one_app``: the client is held to an app, so what is not about an app is left out, but for what is
+        about nothing of the account's (the documentation).
+        """
+        return {
+            k: a
+            for k, a in self.actions.items()
+            if (not read_only or a.effect is READ)
+            and (not one_app or not self.open_world or "app_id" in properties_of(a.params)[1])
+        }
+
+    def signature(self, label: str, one_app: bool = False) -> str:
         """``apply(schema, name?)``: what an action takes, app_id left out where all actions need it."""
         found, required = properties_of(self.actions[label].params)
-        common = self._common_required()
+        common = {"app_id"} if one_app else self._common_required()
         names = [n if n in required else n + "?" for n in found if n not in common]
         if self.actions[label].loses is not None and "confirm" not in found:
             names.append("confirm?")
@@ -119,36 +130,41 @@ class Tool:
         everywhere = all("app_id" in properties_of(a.params)[1] for a in self.actions.values())
         return {"app_id"} if everywhere else set()
 
-    def describe(self, read_only: bool = False) -> str:
+    def describe(self, read_only: bool = False, one_app: bool = False) -> str:
         """The description for models: one sentence and one signature line per action."""
+        # What a summary says about app_id is about a parameter that such a client does not have.
+        summary = _ABOUT_APP_ID.sub("", self.summary) if one_app else self.summary
         if self.standalone:
-            return self.summary
+            return summary
         lines = [
-            f"- {self.signature(k)}" + (f" {a.hint}" if a.hint else "") for k, a in self.offered(read_only).items()
+            f"- {self.signature(k, one_app)}" + (f" {a.hint}" if a.hint else "")
+            for k, a in self.offered(read_only, one_app).items()
         ]
-        return "\n".join([self.summary, *lines])
+        return "\n".join([summary, *lines])
 
-    def input_schema(self, read_only: bool = False) -> Schema:
+    def input_schema(self, read_only: bool = False, one_app: bool = False) -> Schema:
         """One flat object: the action enum and the union of the offered actions' parameters."""
-        offered = self.offered(read_only)
+        offered = self.offered(read_only, one_app)
         used: set[str] = set()
         for action in offered.values():
             used |= set(properties_of(action.params)[0])
-        props = {name: schema for name, schema in self.properties.items() if name in used}
+        without = {"app_id"} if one_app else set[str]()
+        props = {name: schema for name, schema in self.properties.items() if name in used - without}
         if any(a.loses is not None for a in offered.values()):
             props.setdefault("confirm", {"type": "boolean"})
         if self.standalone:
-            return flat_object(props, sorted(properties_of(self.actions[""].params)[1], key=list(props).index))
-        required = ["action", *sorted(self._common_required())]
+            needed = properties_of(self.actions[""].params)[1] - without
+            return flat_object(props, sorted(needed, key=list(props).index))
+        required = ["action", *sorted(self._common_required() - without)]
         return flat_object({"action": {"type": "string", "enum": list(offered)}, **props}, required)
 
-    def annotations(self, read_only: bool = False) -> dict[str, Any]:
+    def annotations(self, read_only: bool = False, one_app: bool = False) -> dict[str, Any]:
         """Honest hints, computed: read-only if every action is, destructive if any is.
 
         Left out to save tokens: what the protocol takes for granted (open world), and whether repeating does no
         harm, which no client acts on; ``schemas/`` has it per action.
         """
-        effects = [a.effect for a in self.offered(read_only).values()]
+        effects = [a.effect for a in self.offered(read_only, one_app).values()]
         reads = all(e is READ for e in effects)
         hints: dict[str, Any] = {"title": self.title, "readOnlyHint": reads}
         if not reads:
@@ -163,13 +179,15 @@ class Tool:
         label = ""
         if not self.standalone:
             try:
-                label = self._pick(args.get("action"), host.settings.read_only or caller.read_only)
+                label = self._pick(args.get("action"), host.settings.read_only or caller.read_only, caller.held_to)
             except AppError as error:
                 await refused(host, caller, self.name, args, error, self.category)
                 raise
             del args["action"]
         args = {k: v for k, v in args.items() if not self._blank(label, k, v)}
         given = args.pop("confirm", False) if self._confirms(label) else False
+        if caller.held_to and "app_id" in properties_of(self.actions[label].params)[0]:
+            args.setdefault("app_id", caller.held_to)
 
         async def ask(question: str) -> None:
             await confirm(question, given is True, self._name(label))
@@ -197,7 +215,7 @@ class Tool:
         app_id = PLATFORM if action.platform else app_named(arguments)
         try:
             self._permit(host, caller, label, action)
-            params = self.parse(label, arguments)
+            params = self.parse(label, arguments, bool(caller.held_to))
             if not action.platform:
                 app_id = getattr(params, "app_id", None) or PLATFORM
             if ask is not None and action.loses is not None:
@@ -224,7 +242,7 @@ class Tool:
                 with anyio.move_on_after(10, shield=True):
                     await host.record(self._event(label, action, caller, app_id, (params, result), started, error))
 
-    def parse(self, label: str, arguments: Mapping[str, Any]) -> Params:
+    def parse(self, label: str, arguments: Mapping[str, Any], one_app: bool = False) -> Params:
         """The arguments as the action's parameters model; raises one error that names all that is wrong."""
         model = self.actions[label].params
         args = dict(arguments)
@@ -235,11 +253,19 @@ class Tool:
         try:
             return model.model_validate(args)
         except ValidationError as e:
-            raise self._invalid(label, e) from None
+            raise self._invalid(label, e, one_app) from None
 
     def _permit(self, host: Host, caller: Caller, label: str, action: Action) -> None:
         if caller.kind != "service":
             raise AppError("AUTH_REQUIRED", f"{self.name} needs a service key.")
+        if caller.held_to and label not in self.offered(False, one_app=True):
+            raise AppError(
+                "AUTH_FORBIDDEN",
+                f"This client is held to {caller.held_to}, by BROLLY_APP or --app of brolly mcp; {self._name(label)} "
+                "is about the whole account.",
+                remediation="Ask the user to take that out of the client's MCP configuration; manage_app get_config "
+                "and manage_schema get work as they are.",
+            )
         if action.effect is READ or not (host.settings.read_only or caller.read_only):
             return
         why, remedy = "This key has the scope read", "Use a key without the scope read"
@@ -257,11 +283,11 @@ class Tool:
     def _name(self, label: str) -> str:
         return f"{self.name} {label}".strip()
 
-    def _pick(self, label: Any, read_only: bool) -> str:
+    def _pick(self, label: Any, read_only: bool, held_to: str) -> str:
         label = self.aliases.get(label, label) if isinstance(label, str) else label
         if isinstance(label, str) and label in self.actions:
             return label
-        offered = list(self.offered(read_only))
+        offered = list(self.offered(read_only, bool(held_to)))
         what = "The parameter action is missing." if label is None else f"{self.name} has no action {label!r}."
         raise AppError(
             "VALIDATION_INVALID_SCHEMA" if label is not None else "VALIDATION_MISSING_FIELD",
@@ -277,7 +303,7 @@ class Tool:
         # Cursor sends "" for an optional that it leaves out; for what is needed, empty text is an answer.
         return value == "" and key in self.properties and key not in properties_of(self.actions[label].params)[1]
 
-    def _invalid(self, label: str, e: ValidationError) -> AppError:
+    def _invalid(self, label: str, e: ValidationError, one_app: bool) -> AppError:
         fields = list(properties_of(self.actions[label].params)[0])
         said: list[str] = []
         missing = False
@@ -295,12 +321,12 @@ class Tool:
         return AppError(
             "VALIDATION_MISSING_FIELD" if missing else "VALIDATION_INVALID_SCHEMA",
             f"{self._name(label)}: {' '.join(map(sentence, said))}",
-            remediation=f"Call {self._form(label)}.",
+            remediation=f"Call {self._form(label, one_app)}.",
         )
 
-    def _form(self, label: str) -> str:
+    def _form(self, label: str, one_app: bool) -> str:
         found, required = properties_of(self.actions[label].params)
-        names = [n if n in required else n + "?" for n in found]
+        names = [n if n in required else n + "?" for n in found if not (one_app and n == "app_id")]
         if self.actions[label].loses is not None and "confirm" not in found:
             names.append("confirm?")
         listed = ", ".join(names)

@@ -9,9 +9,9 @@ from brolly.rls import service
 class _Tool(Tool):
     """Writes the longest signature once: two actions share it, and every session pays for it."""
 
-    def signature(self, label: str) -> str:
+    def signature(self, label: str, one_app: bool = False) -> str:
         """As of any tool, but for the action that takes what create_policy takes."""
-        return "update_policy(as create)" if label == "update_policy" else super().signature(label)
+        return "update_policy(as create)" if label == "update_policy" else super().signature(label, one_app)
 
 
 def _all(params: service.Delete | None) -> bool:
