@@ -18,7 +18,7 @@ from bench.program import Program, data_folder, end, free_port, serving
 from bench.runner import Run
 from bench.stopwatch import in_turn
 from bench.tables import Table
-from brolly.engines.deno.process import find_deno
+from brolly.engines.deno.place import find_deno
 
 _BARE = 'export default { fetch() { return Response.json({ hello: "world" }); } };'
 _CONSTANT = 'export function handler() { return Response.json({ hello: "world" }); }'

@@ -143,6 +143,7 @@ async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncG
         bounds = Bounds(
             settings.home / "deno",
             private_network=settings.function_private_network,
+            ipv6=settings.function_ipv6,
             environment=child_environment(),
         )
         deno = Engine(bounds, EngineLimits(memory_mb=settings.function_memory_mb))

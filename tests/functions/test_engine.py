@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import psutil
 import pytest
 
 from brolly.core.errors import AppError
 from brolly.core.settings import child_environment
 from brolly.engines.deno import Bounds, Engine, Invocation, Limits, Program
+from brolly.engines.deno.place import find_place
 from tests.conftest import hold_open
 
 CODE = """
-const decoder = new TextDecoder();
+let query = "";
 const refusals = {
   file: () => Deno.readTextFile("/etc/passwd"),
   itself: () => Deno.readTextFile("/proc/self/environ"),
@@ -35,13 +38,17 @@ const refusals = {
   listen: async () => Deno.listen({ port: 0 }),
   sharedcache: () => caches.open("x"),
   module: () => import("http://127.0.0.1:8080/x.ts"),
+  address: () => Deno.connect({ hostname: new URLSearchParams(query).get("to")!, port: 9 }),
   library: async () => Deno.dlopen("libc.so.6", {}),
 };
 export async function handler(request: Request, ctx: any) {
   const path = new URL(request.url).pathname.split("/").pop()!;
   const body = await request.text();
   if (path in refusals) {
-    try { await refusals[path as keyof typeof refusals](); } catch (e) { return new Response(e.name); }
+    query = new URL(request.url).search;
+    try { await refusals[path as keyof typeof refusals](); } catch (e) {
+      return new Response(path === "address" ? e.message : e.name);
+    }
     return new Response("it worked");
   }
   switch (path) {
@@ -156,6 +163,22 @@ async def test_a_request_reaches_the_handler_and_its_answer_comes_back(engine: E
 )  # fmt: skip
 async def test_what_is_outside_is_closed(engine: Engine, what: str) -> None:
     assert (await call(engine, what))[1] == b"NotCapable"
+
+
+async def test_ipv6_is_closed_with_its_private_networks(engine: Engine) -> None:
+    for address in ("fc00::1", "fdff:1::2", "fe80::1", "ff02::1", "64:ff9b::a00:1", "2002:a00:1::1", "2001::a00:1"):
+        said = (await call(engine, f"address?to={address}"))[1]
+        # No such socket can be made, so that nothing depends on which addresses there are.
+        assert b"Address family not supported" in said, (address, said)
+
+
+async def test_functions_do_not_run_as_root(engine: Engine) -> None:
+    await call(engine, "x")
+    [process] = [app.process for app in engine._apps.values() if app.process is not None]
+    owner = psutil.Process(process._process.pid).uids().real
+    account = find_place(engine._bounds.cache).account
+    assert owner == account.uid != 0
+    assert (owner != os.geteuid()) == account.foreign
 
 
 async def test_modules_of_private_hosts_and_a_cache_for_all_apps_are_closed(engine: Engine) -> None:

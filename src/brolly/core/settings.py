@@ -82,6 +82,10 @@ class Settings:
     function_private_network: bool = _setting(
         False, "Let functions reach this machine and private networks; only for code that you trust as yourself."
     )
+    function_ipv6: bool = _setting(
+        False,
+        "Let functions use IPv6, whose private networks cannot be closed to them; needed on machines without IPv4.",
+    )
     realtime_frame_kb: int = _setting(256, "Largest message in KB that a WebSocket may send.")
     realtime_queue_kb: int = _setting(1024, "Most KB that wait for a WebSocket whose client reads slowly.")
     realtime_app_sockets: int = _setting(10_000, "WebSockets that an app may have open at each server.")

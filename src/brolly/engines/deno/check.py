@@ -17,7 +17,8 @@ import anyio.abc
 import anyio.to_thread
 
 from brolly.core.errors import AppError
-from brolly.engines.deno.process import Bounds, allow_import, bounded, environment, find_deno, prepare_cache
+from brolly.engines.deno.place import Place, find_place
+from brolly.engines.deno.process import Bounds, allow_import, bounded, environment, prepare_cache
 
 CHECK_SECONDS = 60.0
 HEAP_MB = 1024
@@ -53,13 +54,14 @@ async def check(name: str, code: str, bounds: Bounds) -> list[Diagnostic]:
 
     Fetches what the module imports, so that its first call finds it. Empty when there is nothing.
     """
-    async with _AT_WORK, _laid_out(name, code, bounds) as (source, config):
+    place = await anyio.to_thread.run_sync(find_place, bounds.cache)
+    async with _AT_WORK, _laid_out(name, code, place) as (source, config):
         try:
             with anyio.fail_after(CHECK_SECONDS):
                 # The compiler reads any file, and what it says would show it.
-                if outside := await _outside(source, config, bounds):
+                if outside := await _outside(source, config, bounds, place):
                     return outside
-                found, _, said = await _deno(["check", "--quiet"], source, config, bounds)
+                found, _, said = await _deno(["check", "--quiet"], source, config, bounds, place)
         except TimeoutError:
             raise AppError(
                 "FUNCTION_TIMEOUT",
@@ -73,13 +75,13 @@ async def check(name: str, code: str, bounds: Bounds) -> list[Diagnostic]:
         ]
 
 
-async def _deno(words: list[str], source: Path, config: Path, bounds: Bounds) -> tuple[int, bytes, bytes]:
+async def _deno(words: list[str], source: Path, config: Path, bounds: Bounds, place: Place) -> tuple[int, bytes, bytes]:
     """Exit status, output and errors; ended when either is longer than any honest one."""
-    await anyio.to_thread.run_sync(prepare_cache, bounds.cache)
+    await anyio.to_thread.run_sync(prepare_cache, place.cache)
     options = ["--no-lock", "--node-modules-dir=none", allow_import(bounds), "--config", str(config), str(source)]
-    line = bounded([find_deno(), *words, *options], MOST_DATA_KB)
+    line = bounded([str(place.program), *words, *options], place, ipv6=True, data_kb=MOST_DATA_KB)
     said: dict[str, bytes] = {"out": b"", "err": b""}
-    environ = {**environment(bounds), "DENO_V8_FLAGS": f"--max-old-space-size={HEAP_MB}"}
+    environ = {**environment(bounds, place), "DENO_V8_FLAGS": f"--max-old-space-size={HEAP_MB}"}
     async with await anyio.open_process(line, stdin=-3, env=environ, cwd=source.parent) as process:
 
         async def read(name: str, stream: anyio.abc.ByteReceiveStream | None) -> None:
@@ -97,9 +99,9 @@ async def _deno(words: list[str], source: Path, config: Path, bounds: Bounds) ->
         return await process.wait(), said["out"], said["err"]
 
 
-async def _outside(source: Path, config: Path, bounds: Bounds) -> list[Diagnostic]:
+async def _outside(source: Path, config: Path, bounds: Bounds, place: Place) -> list[Diagnostic]:
     """Files of this machine that the module would have read, by whatever way of importing."""
-    status, told, said = await _deno(["info", "--json"], source, config, bounds)
+    status, told, said = await _deno(["info", "--json"], source, config, bounds, place)
     if status:
         found = list(_findings(said.decode(errors="replace"), source.as_uri()))[:1]
         return found or [Diagnostic("What it imports cannot be found out.")]
@@ -107,7 +109,7 @@ async def _outside(source: Path, config: Path, bounds: Bounds) -> list[Diagnosti
         modules: list[dict[str, Any]] = json.loads(told).get("modules", [])
     except ValueError:
         return [Diagnostic("It imports too much.")]
-    ours = (source.as_uri(), (bounds.cache / "npm").as_uri() + "/")
+    ours = (source.as_uri(), (place.cache / "npm").as_uri() + "/")
     strange = {
         str(m.get("specifier"))
         for m in modules
@@ -127,16 +129,20 @@ async def _outside(source: Path, config: Path, bounds: Bounds) -> list[Diagnosti
 
 
 @asynccontextmanager
-async def _laid_out(name: str, code: str, bounds: Bounds) -> AsyncGenerator[tuple[Path, Path]]:
+async def _laid_out(name: str, code: str, place: Place) -> AsyncGenerator[tuple[Path, Path]]:
     """The source and its settings as files. Named after the content: Deno remembers what it found by the name."""
     digest = hashlib.sha256(f"{name}\0{code}".encode()).hexdigest()[:24]
-    folder = bounds.cache / "check" / digest
+    folder = place.cache / "check" / digest
     _BUSY[folder] = _BUSY.get(folder, 0) + 1
     try:
         await anyio.Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (folder.parent, folder):
+            place.give(each)
         source, config = folder / f"{name}.ts", folder / "deno.json"
         await anyio.Path(source).write_text(code, "utf-8")
         await anyio.Path(config).write_text(_CONFIG)
+        for each in (source, config):
+            await anyio.Path(each).chmod(0o644)
         yield source, config
     finally:
         _BUSY[folder] -= 1

@@ -79,6 +79,8 @@ class Isolate:
     ) -> None:
         """Have the module evaluated; ``VALIDATION_INVALID_SCHEMA`` with what Deno says when that fails."""
         await anyio.Path(self._module).write_text(code, "utf-8")
+        # The account as whom functions run may be another; the folder is closed to all others.
+        await anyio.Path(self._module).chmod(0o644)
         await group.start(self._host.attend, self._door)
         answer = await self.process.order(
             "load",

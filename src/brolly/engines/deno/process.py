@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ import psutil
 
 from brolly.core.errors import AppError
 from brolly.engines.deno.host import Door, Lines, Peer
+from brolly.engines.deno.launch import can_close_ipv6
+from brolly.engines.deno.place import Place, find_place
 
 log = logging.getLogger("brolly.deno")
 
-RUNNER = Path(__file__).parent / "runner"
+LAUNCH = Path(__file__).parent / "launch.py"
 START_SECONDS = 10.0
 LAST_WORDS_SECONDS = 0.5
 STDERR_KEPT = 4096
@@ -39,21 +40,6 @@ PRIVATE_ADDRESSES = (
     "[fd00:ec2::254]", "[fd00:ec2::23]", "[fd20:ce::254]",
 )  # fmt: skip
 """What is closed to functions. Deno resolves a name first and compares the address that it is about to use."""
-
-
-@cache
-def find_deno() -> str:
-    """The program that came in the wheel."""
-    try:
-        from deno import find_deno_bin  # pyright: ignore[reportMissingTypeStubs]
-
-        return find_deno_bin()
-    except (ImportError, FileNotFoundError) as error:
-        raise AppError(
-            "CONFIG_INVALID",
-            "Deno is not installed: the package deno is missing or incomplete.",
-            remediation="Install the package deno into the environment that runs brolly serve.",
-        ) from error
 
 
 def own_addresses() -> list[str]:
@@ -71,38 +57,38 @@ def own_addresses() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a process may use. ``heap_mb`` is for each isolate; ``private_network`` opens the closed addresses."""
+    """What a process may use. ``heap_mb`` is for each isolate; ``private_network`` opens the closed addresses, and
+    ``ipv6`` that family of addresses, whose private ranges cannot be closed.
+    """
 
     cache: Path
     heap_mb: int = 256
     private_network: bool = False
+    ipv6: bool = False
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def command(folder: Path, bounds: Bounds) -> list[str]:
+def command(folder: Path, place: Place, bounds: Bounds) -> list[str]:
     """The program line: everything closed but the network, the folder and our socket."""
     deny = [] if bounds.private_network else [f"--deny-net={','.join((*PRIVATE_ADDRESSES, *own_addresses()))}"]
     line = [
-        find_deno(), "run", "--quiet", "--no-prompt", "--no-config", "--no-lock", "--node-modules-dir=none",
+        str(place.program), "run", "--quiet", "--no-prompt", "--no-config", "--no-lock", "--node-modules-dir=none",
         "--unstable-worker-options", f"--v8-flags=--max-old-space-size={bounds.heap_mb}",
         "--allow-net", *deny, allow_import(bounds),
-        f"--allow-read={folder},{RUNNER}", f"--allow-write={folder}",
-        "--deny-env", "--deny-run", "--deny-ffi", "--deny-sys", str(RUNNER / "main.ts"),
+        f"--allow-read={folder},{place.runner}", f"--allow-write={folder}",
+        "--deny-env", "--deny-run", "--deny-ffi", "--deny-sys", str(place.runner / "main.ts"),
     ]  # fmt: skip
+    return bounded(line, place, ipv6=bounds.private_network or bounds.ipv6 or not can_close_ipv6())
+
+
+def bounded(line: Sequence[str], place: Place, *, ipv6: bool, data_kb: int = 0) -> list[str]:
+    """The program line behind ``launch``, which limits it and takes away its rights."""
     if sys.platform == "win32":
-        return line
-    return bounded(line)
-
-
-def bounded(line: Sequence[str], data_kb: str | int = "unlimited") -> list[str]:
-    """The program line with limits: few files, no core, behind the server for the processor.
-
-    By the shell, as only a process itself may limit itself everywhere. Where memory is short, the system is to
-    end these and not the server.
-    """
-    limits = f"ulimit -n 1024; ulimit -c 0; ulimit -d {data_kb}"
-    first = "echo 1000 2>/dev/null >/proc/self/oom_score_adj"
-    return ["/bin/sh", "-c", f'{limits}; {first}; exec nice -n 5 "$@"', "sh", *line]
+        return list(line)
+    account = place.account
+    uid, gid = (account.uid, account.gid) if account.foreign else (0, 0)
+    words = (uid, gid, int(ipv6), data_kb)
+    return [sys.executable, "-I", "-S", str(LAUNCH), *map(str, words), *line]
 
 
 def allow_import(bounds: Bounds) -> str:
@@ -111,17 +97,17 @@ def allow_import(bounds: Bounds) -> str:
 
 
 def prepare_cache(cache: Path) -> None:
-    """Make Deno's folder. Web caches would be shared by all apps in it, so there is no place for them."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Web caches would be shared by all apps in it, so there is no place for them."""
     closed = cache / "location_data"
     if closed.is_dir():
         shutil.rmtree(closed)
     closed.touch()
 
 
-def environment(bounds: Bounds) -> dict[str, str]:
+def environment(bounds: Bounds, place: Place) -> dict[str, str]:
     """What Deno itself needs to fetch modules; functions see none of it."""
-    return {**bounds.environment, "DENO_DIR": str(bounds.cache), "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+    home = {"HOME": str(place.cache)} if place.account.foreign else {}
+    return {**bounds.environment, **home, "DENO_DIR": str(place.cache), "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
 
 
 class Process:
@@ -139,16 +125,18 @@ class Process:
 
     async def start(self, group: anyio.abc.TaskGroup, bounds: Bounds) -> None:
         """Spawn it and wait until its supervisor takes orders; ``EXTERNAL_NETWORK_ERROR`` when it does not."""
-        await anyio.to_thread.run_sync(prepare_cache, bounds.cache)
+        place = await anyio.to_thread.run_sync(find_place, bounds.cache)
+        await anyio.to_thread.run_sync(prepare_cache, place.cache)
+        place.give(self.folder)
         door = Door(self.folder)
         await door.open()
         try:
             self._process = await anyio.open_process(
-                command(self.folder, bounds),
+                command(self.folder, place, bounds),
                 stdin=-1,
                 stdout=-3,
                 stderr=-1,
-                env=environment(bounds),
+                env=environment(bounds, place),
                 cwd=self.folder,
                 start_new_session=True,
             )

@@ -18,6 +18,8 @@ class Scratch:
     def __init__(self) -> None:
         # A short name, since a socket's path may have 100 characters.
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        # Passed by the account as whom functions run, if that is another; each app's folder in it is closed.
+        self.path.chmod(0o711)
         self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
