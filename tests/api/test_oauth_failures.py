@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from brolly.auth import oauth_fetch
-from brolly.auth.oauth_fetch import is_public
 from brolly.auth.state import state_of
+from brolly.core.networks import is_public
 from brolly.deps import Deps
 from tests.api.oauth_browser import HERE, PAGE, Browser, code_of, query_of, target_of
 from tests.api.oauth_vendors import Break, Stage, callback, stage_of

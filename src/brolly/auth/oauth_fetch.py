@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncGenerator
@@ -13,13 +12,13 @@ import anyio
 import httpx2
 
 from brolly.core.errors import AppError
+from brolly.core.networks import is_public
 from brolly.deps import Deps
 
 SECONDS = 15
 _CALL_SECONDS = 8
 LARGEST = 512 * 1024
 _ADDRESSES_TRIED = 3
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Forbidden(httpx2.TransportError):
@@ -28,23 +27,6 @@ class Forbidden(httpx2.TransportError):
 
 class TooLarge(httpx2.TransportError):
     """The answer is longer than any that a provider has reason to give, or packed, so that its length is unknown."""
-
-
-def is_public(text: str) -> bool:
-    """Whether the address is one of the public network, also where it hides another inside."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None and not is_public(str(inner)):
-            return False
-        if inner is not None and address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 @cache
