@@ -64,13 +64,13 @@ async def test_the_enum_is_the_topics_with_all_first(mcp: Any, deps: Deps) -> No
         ("environment variable settings", "cli"),
     ],
 )
-def test_the_best_section_is_found(query: str, page: str) -> None:
-    assert page in [section.page for section in rank(query, 2)]
+async def test_the_best_section_is_found(deps: Deps, query: str, page: str) -> None:
+    assert page in [section.page for section in await rank(deps.local_model, query, 2)]
 
 
-async def test_a_search_lists_a_few_and_gives_the_best_in_full(mcp: Any) -> None:
+async def test_a_search_lists_a_few_and_gives_the_best_in_full(deps: Deps, mcp: Any) -> None:
     text = await mcp("butterbase_docs", query="anonymous callers see nothing")
-    found = rank("anonymous callers see nothing", LISTED)
+    found = await rank(deps.local_model, "anonymous callers see nothing", LISTED)
     listed = [line for line in text.splitlines() if re.match(r"\d\. ", line)]
     assert 1 < len(listed) <= LISTED
     for number, line in enumerate(listed, 1):

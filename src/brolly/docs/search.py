@@ -1,4 +1,8 @@
-"""Ranking the sections of a few pages for some words (Okapi BM25)."""
+"""Ranking the sections of a few pages for a question: by its words (Okapi BM25) and by its meaning, fused.
+
+bench/relevance.py measures it: of 87 questions that were not worded after the pages, 34 found their place among the
+first five by words alone, 41 when pages were cut at every heading, 55 when meaning joined in.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,20 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from operator import mul
 
 from brolly.docs.topics import Section, sections
+from brolly.engines.embedding import LocalModel
 
-K1, B = 1.2, 0.75
-HEADING_WEIGHT = 4
-PAGE_WEIGHT = 2
+K1, B = 1.2, 0.4
+HEADING_WEIGHT = 2
+PAGE_WEIGHT = 1
+RANK_OFFSET = 5
+"""k of reciprocal rank fusion."""
+MEANING_SHARE = 1.5
+"""What a place by meaning counts, a place by words counting 1."""
+NEAR = 0.2
+"""Sections that share no word with the question and are further off say nothing about it."""
 
 _WORD = re.compile(r"[a-z0-9_]+")
 _STOP = frozenset(
@@ -46,7 +58,7 @@ def _index() -> tuple[list[Counter[str]], Counter[str], float]:
     bags: list[Counter[str]] = []
     for section in sections():
         bag = Counter(terms(section.text))
-        for word in terms(section.heading):
+        for word in terms(section.place):
             bag[word] += HEADING_WEIGHT
         for word in terms(section.page):
             bag[word] += PAGE_WEIGHT
@@ -56,8 +68,17 @@ def _index() -> tuple[list[Counter[str]], Counter[str], float]:
     return bags, spread, average
 
 
-def rank(query: str, limit: int) -> Sequence[Section]:
-    """The sections that fit the words best; none where no word occurs."""
+async def rank(model: LocalModel, query: str, limit: int) -> Sequence[Section]:
+    """The sections that fit the question best; none where no word occurs and nothing is near in meaning."""
+    scores: Counter[int] = Counter()
+    for share, numbers in ((1.0, by_words(query)), (MEANING_SHARE, await by_meaning(model, query))):
+        for place, number in enumerate(numbers, 1):
+            scores[number] += share / (RANK_OFFSET + place)  # pyright: ignore[reportArgumentType]
+    return [sections()[number] for number, _ in scores.most_common(limit)]
+
+
+def by_words(query: str) -> list[int]:
+    """The numbers of the sections that have a word of the query, the best first."""
     bags, spread, average = _index()
     words = set(terms(query))
     scored: list[tuple[float, int]] = []
@@ -69,7 +90,19 @@ def rank(query: str, limit: int) -> Sequence[Section]:
             score += rarity * often * (K1 + 1) / (often + K1 * (1 - B + B * bag.total() / average))
         if score:
             scored.append((-score, number))
-    return [sections()[number] for _, number in sorted(scored)[:limit]]
+    return [number for _, number in sorted(scored)]
+
+
+_meanings: list[list[float]] = []
+
+
+async def by_meaning(model: LocalModel, query: str) -> list[int]:
+    """The numbers of the sections that are near the query, the nearest first."""
+    if not _meanings:
+        _meanings[:] = (await model.embed([f"{each.place}\n{each.text}" for each in sections()])).vectors
+    wanted = (await model.embed([query])).vectors[0]
+    near = [(-sum(map(mul, wanted, meaning)), number) for number, meaning in enumerate(_meanings)]
+    return [number for closeness, number in sorted(near) if closeness < -NEAR]
 
 
 def snippet(section: Section, query: str, length: int) -> str:

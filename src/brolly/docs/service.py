@@ -12,6 +12,7 @@ from brolly.core.tool import Params
 from brolly.deps import Deps
 from brolly.docs.search import rank, snippet
 from brolly.docs.topics import ALL, TOPICS, pages, summary
+from brolly.engines.embedding import LocalModel
 
 LISTED = 5
 SNIPPET = 160
@@ -30,7 +31,7 @@ async def read_docs(deps: Deps, caller: Caller, params: ReadDocs) -> str:
     if params.topic is not None and params.topic != ALL:
         return page(params.topic)
     if params.topic is None and params.query is not None and params.query.strip():
-        return search(params.query.strip())
+        return await search(deps.local_model, params.query.strip())
     return contents()
 
 
@@ -55,12 +56,12 @@ def contents() -> str:
     return "\n".join(lines)
 
 
-def search(query: str) -> str:
+async def search(model: LocalModel, query: str) -> str:
     """At most five sections with a snippet each, and the best of them in full."""
     name = query.lower().replace(" ", "_")
     if name in pages():
         return pages()[name]
-    found = rank(query, LISTED)
+    found = await rank(model, query, LISTED)
     if not found:
         return f"Nothing fits {query!r}.\n\n{contents()}"
     best = found[0]

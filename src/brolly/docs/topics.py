@@ -13,17 +13,21 @@ from brolly.core.pages import tool_pages
 TOPICS = ("overview", "mcp", "rest", "auth", "storage", "functions", "schema", "rls", "platform", "regions", "cli")
 ALL = "all"
 
-_HEADING = re.compile(r"^#{1,2} (.+)$")
+_HEADING = re.compile(r"^(#{1,3}) (.+)$")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A page's part under one heading; ``heading`` is the page's title for what stands first."""
+    """A page's part under one heading; ``heading`` is the page's title for what stands first.
+
+    ``place`` are all headings above it, from the page's title down to its own.
+    """
 
     page: str
     heading: str
     text: str
+    place: str
 
 
 @cache
@@ -43,13 +47,18 @@ def summary(page: str) -> str:
 
 @cache
 def sections() -> tuple[Section, ...]:
-    """Every page cut at its first- and second-level headings."""
+    """Every page cut at its headings."""
     return tuple(section for name, text in pages().items() for section in _cut(name, text))
 
 
 def _cut(page: str, text: str) -> list[Section]:
     found: list[Section] = []
-    heading, lines, fenced = page, list[str](), False
+    path, lines, fenced = [page], list[str](), False
+
+    def close() -> None:
+        found.append(Section(page, path[-1], "\n".join(lines).strip(), " > ".join(path)))
+        lines.clear()
+
     for line in text.splitlines():
         if _FENCE.match(line):
             fenced = not fenced
@@ -57,7 +66,7 @@ def _cut(page: str, text: str) -> list[Section]:
         if match is None:
             lines.append(line)
             continue
-        found.append(Section(page, heading, "\n".join(lines).strip()))
-        heading, lines = match.group(1), []
-    found.append(Section(page, heading, "\n".join(lines).strip()))
+        close()
+        path[len(match.group(1)) - 1 :] = [match.group(2)]
+    close()
     return [section for section in found if section.text]
