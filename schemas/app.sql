@@ -7,6 +7,7 @@ create schema auth authorization administrator;
 create schema brolly authorization administrator;
 create schema functions authorization administrator;
 create schema public authorization brolly_owner;
+create schema realtime authorization administrator;
 create schema storage authorization administrator;
 
 create table auth.codes (
@@ -248,6 +249,35 @@ create table functions.triggers (
 );
 alter table functions.triggers owner to administrator;
 
+create table realtime.changes (
+    id bigint not null generated always as identity,
+    transaction xid8 not null default pg_current_xact_id(),
+    table_name text not null,
+    operation text not null,
+    image json,
+    old_image json,
+    at timestamp with time zone not null default clock_timestamp(),
+    constraint changes_pkey PRIMARY KEY (transaction, id)
+);
+alter table realtime.changes owner to administrator;
+
+create table realtime.marks (
+    taken_at timestamp with time zone not null default clock_timestamp(),
+    snapshot pg_snapshot not null default pg_current_snapshot(),
+    trimmed boolean not null default false,
+    constraint marks_pkey PRIMARY KEY (taken_at)
+);
+alter table realtime.marks owner to administrator;
+
+create table realtime.tables (
+    table_name text not null,
+    relation oid not null,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    constraint tables_pkey PRIMARY KEY (table_name)
+);
+alter table realtime.tables owner to administrator;
+
 create table storage.objects (
     id uuid not null default gen_random_uuid(),
     user_id text,
@@ -324,11 +354,70 @@ CREATE OR REPLACE FUNCTION public.uuid_generate_v4()
  PARALLEL SAFE
 RETURN gen_random_uuid();
 alter routine public.uuid_generate_v4() owner to administrator;
+CREATE OR REPLACE FUNCTION realtime.record_delete()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET "DateStyle" TO 'ISO, MDY'
+ SET extra_float_digits TO '1'
+AS $function$
+begin
+    insert into realtime.changes (table_name, operation, old_image)
+    select tg_table_name, tg_op, row_to_json(o.*) from old_rows o;
+    if found then
+        perform pg_notify('realtime_changes', '');
+    end if;
+    return null;
+end
+$function$;
+alter routine realtime.record_delete() owner to brolly_realtime;
+CREATE OR REPLACE FUNCTION realtime.record_insert()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET "DateStyle" TO 'ISO, MDY'
+ SET extra_float_digits TO '1'
+AS $function$
+begin
+    insert into realtime.changes (table_name, operation, image)
+    select tg_table_name, tg_op, row_to_json(n.*) from new_rows n;
+    if found then
+        perform pg_notify('realtime_changes', '');
+    end if;
+    return null;
+end
+$function$;
+alter routine realtime.record_insert() owner to brolly_realtime;
+CREATE OR REPLACE FUNCTION realtime.record_update()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET "DateStyle" TO 'ISO, MDY'
+ SET extra_float_digits TO '1'
+AS $function$
+begin
+    insert into realtime.changes (table_name, operation, image, old_image)
+    select tg_table_name, tg_op, n.image, o.image
+    from (select row_number() over () as place, row_to_json(r.*) as image from new_rows r) n
+    join (select row_number() over () as place, row_to_json(r.*) as image from old_rows r) o using (place)
+    order by place;
+    if found then
+        perform pg_notify('realtime_changes', '');
+    end if;
+    return null;
+end
+$function$;
+alter routine realtime.record_update() owner to brolly_realtime;
 
 grant usage on schema auth to brolly_auth;
 grant usage on schema brolly to brolly_owner;
 grant usage on schema functions to brolly_functions;
 grant usage on schema public to public;
+grant usage on schema realtime to brolly_owner;
+grant usage on schema realtime to brolly_realtime;
 grant usage on schema storage to brolly_storage;
 grant delete, insert, select, update on table auth.codes to brolly_auth;
 grant delete, insert, select, update on table auth.identities to brolly_auth;
@@ -348,12 +437,19 @@ grant delete, insert, select, update on table functions.environment to brolly_fu
 grant delete, insert, select, update on table functions.functions to brolly_functions;
 grant delete, insert, select, update on table functions.invocations to brolly_functions;
 grant delete, insert, select, update on table functions.triggers to brolly_functions;
+grant delete, insert, select on table realtime.changes to brolly_realtime;
+grant delete, insert, select, update on table realtime.marks to brolly_realtime;
+grant delete, insert, select, update on table realtime.tables to brolly_owner;
+grant select on table realtime.tables to brolly_realtime;
 grant delete, insert, select, update on table storage.objects to brolly_storage;
 grant delete, insert, select, update on table storage.orphans to brolly_storage;
 grant delete, insert, select, update on table storage.uploads to brolly_storage;
 grant select, update on table storage.usage to brolly_storage;
 grant execute on routine public.current_user_id() to public;
 grant execute on routine public.uuid_generate_v4() to public;
+grant execute on routine realtime.record_delete() to brolly_owner;
+grant execute on routine realtime.record_insert() to brolly_owner;
+grant execute on routine realtime.record_update() to brolly_owner;
 
 alter default privileges for role brolly_owner in schema public grant select, usage on sequences to butterbase_anon;
 alter default privileges for role brolly_owner in schema public grant select, usage on sequences to butterbase_service;

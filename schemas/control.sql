@@ -145,6 +145,15 @@ create table brolly.rate_windows (
 alter table brolly.rate_windows owner to administrator;
 CREATE INDEX rate_windows_end ON brolly.rate_windows USING btree (ends_at);
 
+create table brolly.realtime_work (
+    app_id text not null,
+    due_at timestamp with time zone not null default now(),
+    constraint realtime_work_pkey PRIMARY KEY (app_id),
+    constraint realtime_work_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.realtime_work owner to administrator;
+CREATE INDEX realtime_work_due ON brolly.realtime_work USING btree (due_at);
+
 create table brolly.storage_work (
     app_id text not null,
     due_at timestamp with time zone not null,

@@ -84,6 +84,7 @@ CODES: Mapping[str, Code] = {
     "APP_PAUSED": Code(503, "Resume it with manage_app, action pause, paused: false.", "The app's owner has stopped it; management still works, its data does not answer.", ws_close=1013),
     "APP_PROVISIONING": Code(409, "Repeat the call in a second; manage_app list shows provisioning_status.", "The app is still being created."),
     "APP_DELETING": Code(410, "Create a new app with init_app.", "The app is being deleted."),
+    "REALTIME_SINCE_EXPIRED": Code(410, "Read the rows anew (select_rows, or GET /v1/{app_id}/{table}), then subscribe without since; BROLLY_REALTIME_RETENTION is how many seconds changes are kept.", "Changes after the one named in since are not kept any more, so that not all of them can be delivered.", ws_close=4410),
     # Schema and row-level security.
     "SCHEMA_MIGRATION_FAILED": Code(400, "Nothing was changed; correct the document and try manage_schema dry_run first.", "The database refused the change of structure; all of it was undone."),
     "RLS_TYPE_MISMATCH": Code(400, "Cast current_user_id() to the column's type, for example user_id = current_user_id()::uuid, then repeat manage_rls create_policy.", "A policy's expression compares values of different types."),

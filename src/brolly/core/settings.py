@@ -90,6 +90,7 @@ class Settings:
     realtime_queue_kb: int = _setting(1024, "Most KB that wait for a WebSocket whose client reads slowly.")
     realtime_app_sockets: int = _setting(10_000, "WebSockets that an app may have open at each server.")
     realtime_address_sockets: int = _setting(1_000, "WebSockets that one address may have open at an app.")
+    realtime_retention: int = _setting(300, "Seconds for which changes are kept for clients that come back.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")

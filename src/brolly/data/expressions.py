@@ -12,12 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from brolly.data.plan import (
-    EXACT,
-    INT8,
     JSON,
-    NUMERIC,
     TEXT,
-    TIMESTAMPTZ,
     TSVECTOR,
     VARCHAR,
     Branch,
@@ -32,6 +28,7 @@ from brolly.data.plan import (
 )
 from brolly.pg.catalog import Column, Table
 from brolly.pg.identifiers import quote
+from brolly.pg.presentation import shown_value, time_text
 
 _COMPARE = {
     "eq": "=",
@@ -94,36 +91,10 @@ def table_name(table: Table) -> str:
     return quote(table.name) if table.transient else f"public.{quote(table.name)}"
 
 
-# A point in time outside these years has no four-digit form; it keeps Postgres's own.
-_FIRST, _LAST = "timestamptz '0001-01-01 00:00:00+00'", "timestamptz '9999-12-31 23:59:59.999999+00'"
-
-
-def _time_text(expression: str) -> str:
-    utc = f"{expression} at time zone 'UTC'"
-    return (
-        f"case when {expression} between {_FIRST} and {_LAST} "
-        f"""then to_char({utc}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') else ({utc})::text end"""
-    )
-
-
-def _of_column(column: Column, name: str) -> str:
-    """bigint and numeric become texts, since a JSON number may lose digits; timestamptz becomes UTC with
-    milliseconds. All other types go out as ``row_to_json`` has them."""
-    if column.base_oid in EXACT:
-        return f"{name}::text"
-    if column.base_oid == TIMESTAMPTZ:
-        return _time_text(name)
-    if column.element_oid in (INT8, NUMERIC):
-        return f"{name}::text[]"
-    if column.element_oid == TIMESTAMPTZ:
-        return f"case when {name} is not null then array(select {_time_text('e')} from unnest({name}) e) end"
-    return name
-
-
 def _of_type(kind: str, expression: str) -> str:
     if kind in ("bigint", "numeric"):
         return f"{expression}::text"
-    return _time_text(expression) if kind == "timestamptz" else expression
+    return time_text(expression) if kind == "timestamptz" else expression
 
 
 def _place(alias: str, column: Column, path: tuple[str, ...], as_text: bool, args: Args) -> str:
@@ -159,7 +130,7 @@ def output(found: Output, alias: str, args: Args) -> str:
         return value if found.cast or (column and column.base_oid in _FLOATS) else f"{value}::text"
     if found.aggregate == "count" or column is None or found.path:
         return _of_type(found.cast or "", value) if found.aggregate != "count" else value
-    return _of_type(found.cast, value) if found.cast else _of_column(column, value)
+    return _of_type(found.cast, value) if found.cast else shown_value(column, value)
 
 
 def outputs(plan: ReadPlan, alias: str, args: Args) -> str:

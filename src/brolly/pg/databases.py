@@ -41,7 +41,9 @@ STORAGE_ROLE = "brolly_storage"
 """The same for schema ``storage``, where an app's files are listed."""
 FUNCTIONS_ROLE = "brolly_functions"
 """The same for schema ``functions``."""
-_PLATFORM_ROLES = (AUTH_ROLE, STORAGE_ROLE, FUNCTIONS_ROLE)
+REALTIME_ROLE = "brolly_realtime"
+"""The same for schema ``realtime``; the triggers that record changes run as it."""
+_PLATFORM_ROLES = (AUTH_ROLE, STORAGE_ROLE, FUNCTIONS_ROLE, REALTIME_ROLE)
 _SCRAM_ROUNDS = 4096
 
 
@@ -107,8 +109,8 @@ class Databases:
                     f"The role {role} exists with LOGIN, BYPASSRLS or SUPERUSER; Brolly needs it without these.",
                     remediation=f"Run ALTER ROLE {role} NOLOGIN NOBYPASSRLS NOSUPERUSER, or use another cluster.",
                 )
-            if role == OWNER_ROLE and not (row and row["member"]):
-                # An administrator who is not superuser may hand schemas only to a role it belongs to.
+            if role in (OWNER_ROLE, REALTIME_ROLE) and not (row and row["member"]):
+                # An administrator who is not superuser may hand things only to a role it belongs to.
                 await connection.execute(f"grant {role} to current_user")
 
     async def _check_secret(self, connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""One listening connection on the control database; caches live by what it hears.
+"""Hearing NOTIFY. ``Listener`` is the one listening connection on the control database; caches live by what it hears.
 
 While it is not connected, ``healthy`` is False and caches must not be used. After a
 reconnect every handler is called with an empty payload: anything may have changed.
@@ -6,12 +6,14 @@ reconnect every handler is called with an empty payload: anything may have chang
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import asyncpg
 
+from brolly.pg.errors import translated
 from brolly.pg.server import Server
 
 PING_SECONDS = 15.0
@@ -57,3 +59,48 @@ class Listener:
 
     def _heard(self, _connection: Any, _pid: int, channel: str, payload: str) -> None:
         self._handlers[channel](payload)
+
+
+class Ear:
+    """A connection that listens to one channel of one database."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._lost = False
+        self._event = anyio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something was said since the last call, or after that time. Raises once disconnected."""
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+        if self._lost:
+            raise ConnectionError("the listening connection was closed")
+        if self._event.is_set():
+            self._event = anyio.Event()
+        else:
+            # A connection can die without a word: ask.
+            await self._connection.execute("select 1", timeout=5)
+
+    def hear(self, *_said: Any) -> None:
+        """Something was said."""
+        self._event.set()
+
+    def lose(self, *_connection: Any) -> None:
+        """The connection is gone."""
+        self._lost = True
+        self._event.set()
+
+
+@asynccontextmanager
+async def listening(args: Mapping[str, Any], channel: str) -> AsyncGenerator[Ear]:
+    """Listen for the block. What is said after it is entered is heard; errors of the database are ours."""
+    with translated():
+        connection: Any = await asyncpg.connect(**args, timeout=10)
+        try:
+            ear = Ear(connection)
+            connection.add_termination_listener(ear.lose)
+            await connection.add_listener(channel, ear.hear)
+            yield ear
+        finally:
+            with anyio.move_on_after(1, shield=True):
+                await connection.close()

@@ -9,7 +9,7 @@ protocol of ours stands in for asyncpg's on the same transport, so logins, TLS a
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct
@@ -98,35 +98,59 @@ class PipelineConnection(asyncpg.Connection):  # type: ignore[type-arg]
         self._forget(steps)
         return await self._attempt(steps)
 
+    async def pipelines(self, groups: Sequence[Sequence[Step]]) -> list[list[Result] | Exception]:
+        """Run each group as one transaction, all of them in one message. What Postgres refuses is its group's result.
+
+        A group that fails leaves nothing behind and does not touch the others; raises when the connection does.
+        """
+        exchanges = await self._exchange(groups)
+        return [exchange.error or exchange.results for exchange in exchanges]
+
     async def _attempt(self, steps: Sequence[Step]) -> list[Result]:
+        (exchange,) = await self._exchange((steps,))
+        if exchange.error is not None:
+            raise exchange.error
+        return exchange.results
+
+    async def _exchange(self, groups: Sequence[Sequence[Step]]) -> list[_Exchange]:
         if self.is_closed():
             raise asyncpg.InterfaceError("the connection is closed")
         parts = [_close(name) for name in self._unwanted]
         self._unwanted.clear()
-        statements: list[tuple[_Prepared, bool]] = []
-        for step in steps:
-            key = (step.scope, step.text)
-            found = self._prepared.get(key)
-            if found is not None:
-                self._prepared.move_to_end(key)
-            else:
-                self._named += 1
-                found = _Prepared(b"brolly_%d" % self._named)
-                parts.append(_parse(found.name, step.text))
-            statements.append((found, key not in self._prepared))
-            parts.append(_bind(found.name, step.args))
-        parts.append(_SYNC)
-        exchange = _Exchange(statements)
+        fresh: dict[tuple[str, str], _Prepared] = {}
+        exchanges: list[_Exchange] = []
+        for steps in groups:
+            statements: list[tuple[_Prepared, bool]] = []
+            for step in steps:
+                statements.append(self._statement(step, parts, fresh))
+                parts.append(_bind(statements[-1][0].name, step.args))
+            parts.append(_SYNC)
+            exchanges.append(_Exchange(statements))
         try:
-            await self._pipe.send(b"".join(parts), exchange)
-        except BaseException as error:
-            self._keep(steps, exchange)
-            if not (isinstance(error, asyncpg.PostgresError) and exchange.idle):
-                # Its statement may still run, its transaction be open: never for the next borrower.
+            await self._pipe.send(b"".join(parts), exchanges)
+        finally:
+            for steps, exchange in zip(groups, exchanges, strict=True):
+                self._keep(steps, exchange)
+            if not all(exchange.idle for exchange in exchanges):
+                # A statement may still run, its transaction be open: never for the next borrower.
                 self.terminate()
-            raise
-        self._keep(steps, exchange)
-        return exchange.results
+        return exchanges
+
+    def _statement(
+        self, step: Step, parts: list[bytes], fresh: dict[tuple[str, str], _Prepared]
+    ) -> tuple[_Prepared, bool]:
+        """The step's statement, prepared in this message if it is not yet, and whether it is."""
+        key = (step.scope, step.text)
+        found = self._prepared.get(key)
+        if found is not None:
+            self._prepared.move_to_end(key)
+            return found, False
+        if key in fresh:
+            return fresh[key], False
+        self._named += 1
+        found = fresh[key] = _Prepared(b"brolly_%d" % self._named)
+        parts.append(_parse(found.name, step.text))
+        return found, True
 
     def _keep(self, steps: Sequence[Step], exchange: _Exchange) -> None:
         """Remember what Postgres has prepared, be it before an error."""
@@ -270,19 +294,20 @@ class _PipelineProtocol(asyncio.Protocol):
         self._usual, self._transport = usual, transport
         self._buffer = bytearray()
         self._needed = 5
-        self._exchange: _Exchange | None = None
+        self._exchanges: deque[_Exchange] = deque()
         self._answered: asyncio.Future[None] | None = None
 
-    async def send(self, message: bytes, exchange: _Exchange) -> None:
-        """Send the message; return when its answer is whole. Raises the first error in it."""
-        self._exchange = exchange
+    async def send(self, message: bytes, exchanges: Sequence[_Exchange]) -> None:
+        """Send the message; return when its answers are whole. Raises when they do not come."""
+        self._exchanges.extend(exchanges)
         self._answered = asyncio.get_running_loop().create_future()
         self._transport.set_protocol(self)
         try:
             self._transport.write(message)
             await self._answered
         finally:
-            self._exchange = self._answered = None
+            self._exchanges.clear()
+            self._answered = None
             self._transport.set_protocol(self._usual)
 
     def data_received(self, data: bytes) -> None:
@@ -293,7 +318,6 @@ class _PipelineProtocol(asyncio.Protocol):
         if size < self._needed:
             return
         at = 0
-        exchange = self._exchange
         try:
             while size - at >= 5:
                 kind, length = buffer[at], _LENGTH.unpack_from(buffer, at + 1)[0]
@@ -301,8 +325,8 @@ class _PipelineProtocol(asyncio.Protocol):
                 if end > size:
                     self._needed = end - at
                     break
-                if exchange is not None:
-                    exchange.take(kind, bytes(buffer[at + 5 : end]))
+                if self._exchanges:
+                    self._take(kind, bytes(buffer[at + 5 : end]))
                 at = end
             else:
                 self._needed = 5
@@ -311,15 +335,16 @@ class _PipelineProtocol(asyncio.Protocol):
             self._transport.abort()
             return
         del buffer[:at]
-        if exchange is not None and exchange.ended:
-            self._end(exchange)
 
-    def _end(self, exchange: _Exchange) -> None:
+    def _take(self, kind: int, content: bytes) -> None:
+        exchange = self._exchanges[0]
+        exchange.take(kind, content)
+        if not exchange.ended:
+            return
         if exchange.error is None and not exchange.idle:
             exchange.error = asyncpg.InterfaceError("a transaction was left open")
-        if exchange.error is not None:
-            self._fail(exchange.error)
-        elif self._answered is not None and not self._answered.done():
+        self._exchanges.popleft()
+        if not self._exchanges and self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
 
     def _fail(self, error: Exception) -> None:
@@ -328,7 +353,7 @@ class _PipelineProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server is gone: its last words if it had any."""
-        said = self._exchange.error if self._exchange is not None else None
+        said = self._exchanges[0].error if self._exchanges else None
         self._fail(said or asyncpg.ConnectionDoesNotExistError("the connection was lost in the middle of an answer"))
         self._usual.connection_lost(exc)
 

@@ -13,8 +13,10 @@ import anyio
 import asyncpg
 
 from brolly.core.caller import Kind
+from brolly.core.errors import AppError
 from brolly.core.tokens import derive
 from brolly.pg.errors import translate, translated
+from brolly.pg.listen import Ear, listening
 from brolly.pg.pipeline import PipelineConnection, Result, Step
 from brolly.pg.server import Server
 
@@ -93,6 +95,21 @@ class Database:
             if (ours := translate(error)) is None:
                 raise
             raise ours from error
+
+    async def pipelines(self, groups: Sequence[Sequence[Step]]) -> list[list[Result] | Exception]:
+        """Each group as one transaction, all in one message. What the database refuses fails its own group alone, and
+        is its result; raises when the connection is lost, or an error of the database says that nothing works."""
+        with translated():
+            connection = await self._borrow()
+            try:
+                results = await connection.pipelines(groups)
+            finally:
+                self._give_back(connection)
+        found = [(translate(result) or result) if isinstance(result, Exception) else result for result in results]
+        for result in found:
+            if isinstance(result, AppError) and result.code == "EXTERNAL_DB_ERROR":
+                raise result
+        return found
 
     async def _borrow(self) -> PipelineConnection:
         self.users += 1
@@ -322,6 +339,14 @@ class AppPools:
             finally:
                 with anyio.move_on_after(2, shield=True):
                     await connection.close()
+
+    @asynccontextmanager
+    async def listening(self, app: Any, channel: str) -> AsyncGenerator[Ear]:
+        """A connection of its own that listens to a channel of the app's database."""
+        login = door_login(app.id)
+        args = self._server.connect_args(user=login, password=login_password(self._secret, login), database=app.db_name)
+        async with listening(args, channel) as ear:
+            yield ear
 
     async def make_room(self) -> None:
         """Close the longest idle pools while more connections are open than allowed."""

@@ -81,3 +81,18 @@ async def as_platform(pool: Database, role: str, *, durable: bool = True) -> Asy
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(_TAKE_PLATFORM_ROLE, role, "on" if durable else "off")
         yield connection
+
+
+async def run_as_platform(pool: Database, role: str, text: str, args: Sequence[Any]) -> Result:
+    """One statement as in ``as_platform``, with a single exchange of messages."""
+    return (await pool.pipeline((take_platform_role(role), Step(text, args, role))))[1]
+
+
+def take_platform_role(role: str) -> Step:
+    """What a transaction of the platform's begins with."""
+    return Step(_TAKE_PLATFORM_ROLE, (role, "on"))
+
+
+def take_role(role: str, user_id: str, claims: str) -> Step:
+    """What a caller's transaction that writes nothing begins with; ``claims`` as JSON."""
+    return Step(_TAKE_ROLE_READ_ONLY, (role, user_id, claims))

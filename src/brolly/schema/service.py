@@ -140,6 +140,7 @@ async def apply_schema(deps: Deps, caller: Caller, params: Apply) -> dict[str, A
             return _up_to_date(plan, draft.warnings(app))
         await _keep_to_agreement(conn, caller, app, draft)
         plan = await _taken(deps, caller, app, conn, draft)
+        await deps.capabilities["structure_changed"](conn)
         migration_id = await _record(conn, caller, plan, params.name)
     await deps.catalog.changed(app)
     statements = [{"sql": step.sql, "description": step.description} for step in plan.steps]
