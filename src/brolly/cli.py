@@ -152,6 +152,28 @@ def mcp(**given: Any) -> None:
     run_bridge(settings_for(given, elsewhere=True), port_given=is_set("port"))
 
 
+@brolly.command()
+@click.argument("client", required=False, type=click.Choice(["claude", "claude-desktop", "cursor", "gemini", "vscode"]))
+@click.option("--project", is_flag=True, help="For the folder you are in, in a file that may be shared; no key in it.")
+@click.option("--http", is_flag=True, help="By address and key, rather than by starting brolly mcp.")
+@click.option("--print", "only_print", is_flag=True, help="Write nothing; show what belongs where.")
+@click.option("--remove", is_flag=True, help="Take it out again.")
+@click.option("--name", default="brolly", show_default=True, help="What the client calls the server.")
+@click.option("--app", metavar="APP_ID", help="Only this app; calls need not name it (BROLLY_APP).")
+@_read_only
+@_tools
+@_home
+@_json
+def connect(client: str | None, **given: Any) -> None:
+    """Connect a coding agent, and check that it can reach the server.
+
+    Without CLIENT, show which are connected. BROLLY_URL and BROLLY_API_KEY name a server elsewhere.
+    """
+    from brolly.commands.connect import connect as connect_client
+
+    sys.exit(connect_client(client, **given))
+
+
 @brolly.group()
 def keys() -> None:
     """Make, list and revoke service keys."""

@@ -277,6 +277,18 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     return {name: environ[name] for name in _FOR_CHILDREN if name in environ}
 
 
+def own_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """All of it, for programs that are the person's own, such as their editor's command line."""
+    return dict(os.environ if environ is None else environ)
+
+
+def client_variables(environ: Mapping[str, str] | None = None) -> dict[str, Path | None]:
+    """Where the environment says that MCP clients keep their settings; None where it says nothing."""
+    environ = os.environ if environ is None else environ
+    given = {name: environ.get(name) for name in ("CLAUDE_CONFIG_DIR", "XDG_CONFIG_HOME")}
+    return {name: Path(path) if path else None for name, path in given.items()}
+
+
 def describe_settings() -> list[dict[str, Any]]:
     """Name, type, default and meaning of each setting, for ``schemas/settings.json`` and ``--help``."""
     return [
