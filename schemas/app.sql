@@ -7,6 +7,7 @@ create schema auth authorization administrator;
 create schema brolly authorization administrator;
 create schema functions authorization administrator;
 create schema public authorization brolly_owner;
+create schema rag authorization administrator;
 create schema realtime authorization administrator;
 create schema storage authorization administrator;
 
@@ -249,6 +250,83 @@ create table functions.triggers (
 );
 alter table functions.triggers owner to administrator;
 
+create table rag.collections (
+    id uuid not null,
+    name text not null,
+    description text,
+    access_mode text not null,
+    chunk_size integer not null,
+    chunk_overlap integer not null,
+    language text not null,
+    embedding_model text not null,
+    dimensions integer not null,
+    chunk_table text not null,
+    created_by text,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    constraint collections_pkey PRIMARY KEY (id),
+    constraint collections_chunk_table_key UNIQUE (chunk_table),
+    constraint collections_name_key UNIQUE (name),
+    constraint collections_access_mode_check CHECK ((access_mode = ANY (ARRAY['private'::text, 'shared'::text, 'custom'::text]))),
+    constraint collections_chunk_overlap_check CHECK (((chunk_overlap >= 0) AND (chunk_overlap <= 500))),
+    constraint collections_chunk_size_check CHECK (((chunk_size >= 100) AND (chunk_size <= 4000))),
+    constraint collections_dimensions_check CHECK (((dimensions >= 1) AND (dimensions <= 4000)))
+);
+alter table rag.collections owner to administrator;
+
+create table rag.documents (
+    id uuid not null,
+    collection_id uuid not null,
+    user_id text,
+    filename text not null,
+    content_type text,
+    source_type text not null,
+    storage_object_id uuid,
+    source_text text,
+    size_bytes bigint not null,
+    content_hash text not null,
+    metadata jsonb not null default '{}'::jsonb,
+    status text not null default 'pending'::text,
+    error_code text,
+    error_message text,
+    revision integer not null default 1,
+    attempts integer not null default 0,
+    claim uuid,
+    chunks_done integer not null default 0,
+    chunks_total integer,
+    chunk_count integer not null default 0,
+    token_count bigint not null default 0,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    processed_at timestamp with time zone,
+    constraint documents_pkey PRIMARY KEY (id),
+    constraint documents_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES rag.collections(id) ON DELETE CASCADE,
+    constraint documents_source_type_check CHECK ((source_type = ANY (ARRAY['text'::text, 'storage'::text]))),
+    constraint documents_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'processing'::text, 'ready'::text, 'failed'::text])))
+);
+alter table rag.documents owner to administrator;
+CREATE INDEX documents_newest ON rag.documents USING btree (collection_id, created_at DESC, id DESC);
+CREATE INDEX documents_same ON rag.documents USING btree (collection_id, content_hash);
+CREATE INDEX documents_status ON rag.documents USING btree (collection_id, status);
+CREATE INDEX documents_user ON rag.documents USING btree (collection_id, user_id, created_at DESC, id DESC);
+
+create table rag.staged_chunks (
+    document_id uuid not null,
+    revision integer not null,
+    "position" integer not null,
+    content text not null,
+    heading text not null,
+    page integer,
+    start_offset integer not null,
+    end_offset integer not null,
+    tokens integer not null,
+    embedding real[],
+    constraint staged_chunks_pkey PRIMARY KEY (document_id, revision, "position"),
+    constraint staged_chunks_document_id_fkey FOREIGN KEY (document_id) REFERENCES rag.documents(id) ON DELETE CASCADE
+);
+alter table rag.staged_chunks owner to administrator;
+CREATE INDEX staged_chunks_waiting ON rag.staged_chunks USING btree (document_id, revision, "position") WHERE (embedding IS NULL);
+
 create table realtime.changes (
     id bigint not null generated always as identity,
     transaction xid8 not null default pg_current_xact_id(),
@@ -416,6 +494,8 @@ grant usage on schema auth to brolly_auth;
 grant usage on schema brolly to brolly_owner;
 grant usage on schema functions to brolly_functions;
 grant usage on schema public to public;
+grant usage on schema rag to brolly_owner;
+grant usage on schema rag to brolly_rag;
 grant usage on schema realtime to brolly_owner;
 grant usage on schema realtime to brolly_realtime;
 grant usage on schema storage to brolly_storage;
@@ -437,6 +517,16 @@ grant delete, insert, select, update on table functions.environment to brolly_fu
 grant delete, insert, select, update on table functions.functions to brolly_functions;
 grant delete, insert, select, update on table functions.invocations to brolly_functions;
 grant delete, insert, select, update on table functions.triggers to brolly_functions;
+grant delete, insert on table rag.collections to brolly_owner;
+grant delete, insert, select, update on table rag.collections to brolly_rag;
+grant update on table rag.collections (chunk_table) to brolly_owner;
+grant update on table rag.collections (dimensions) to brolly_owner;
+grant update on table rag.collections (embedding_model) to brolly_owner;
+grant select on table rag.collections (id) to brolly_owner;
+grant update on table rag.collections (updated_at) to brolly_owner;
+grant delete, insert, select, update on table rag.documents to brolly_rag;
+grant references on table rag.documents (id) to brolly_owner;
+grant delete, insert, select, update on table rag.staged_chunks to brolly_rag;
 grant delete, insert, select on table realtime.changes to brolly_realtime;
 grant delete, insert, select, update on table realtime.marks to brolly_realtime;
 grant delete, insert, select, update on table realtime.tables to brolly_owner;

@@ -11,6 +11,7 @@ from brolly.data import SLICE as DATA
 from brolly.docs import SLICE as DOCS
 from brolly.functions import SLICE as FUNCTIONS
 from brolly.keys import SLICE as KEYS
+from brolly.rag import SLICE as RAG
 from brolly.realtime import SLICE as REALTIME
 from brolly.regions import SLICE as REGIONS
 from brolly.rls import SLICE as RLS
@@ -19,5 +20,5 @@ from brolly.storage import SLICE as STORAGE
 from brolly.suggestions import SLICE as SUGGESTIONS
 
 SLICES: tuple[Slice, ...] = (
-    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, REALTIME, AI, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS,
+    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, REALTIME, AI, RAG, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS,
 )  # fmt: skip

@@ -35,6 +35,7 @@ CODES: Mapping[str, Code] = {
     "VALIDATION_TABLE_NOT_FOUND": Code(404, _SCHEMA_GET, "The app has no table of that name."),
     "VALIDATION_INVALID_NAME": Code(400, "Use lower-case letters, digits and underscores, starting with a letter; manage_schema get shows the names in use.", "The name has characters or a length that are not allowed."),
     "VALIDATION_INVALID_INPUT": Code(400, _SCHEMA_GET, "The database cannot read the value as the column's type."),
+    "VALIDATION_DUPLICATE_NAME": Code(409, "Choose another name; manage_rag_content list_collections shows those in use.", "There is one of that name already."),
     "VALIDATION_RESERVED_TABLE": Code(400, "Use a table whose name does not start with an underscore; manage_schema get lists them.", "The table belongs to the platform."),
     "VALIDATION_INVALID_SCOPE": Code(400, "Repeat manage_auth_config generate_service_key with what the message allows.", "A service key cannot be given that scope."),
     "VALIDATION_UNIQUE_CONSTRAINT_VIOLATION": Code(400, "Call select_rows to find the row that already holds this value, or send another value.", "Another row already holds this value in a unique column."),

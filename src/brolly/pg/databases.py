@@ -43,7 +43,9 @@ FUNCTIONS_ROLE = "brolly_functions"
 """The same for schema ``functions``."""
 REALTIME_ROLE = "brolly_realtime"
 """The same for schema ``realtime``; the triggers that record changes run as it."""
-_PLATFORM_ROLES = (AUTH_ROLE, STORAGE_ROLE, FUNCTIONS_ROLE, REALTIME_ROLE)
+RAG_ROLE = "brolly_rag"
+"""The same for schema ``rag``, where documents for search are listed; it passes where the service role does."""
+_PLATFORM_ROLES = (AUTH_ROLE, STORAGE_ROLE, FUNCTIONS_ROLE, REALTIME_ROLE, RAG_ROLE)
 _SCRAM_ROUNDS = 4096
 
 
@@ -112,6 +114,9 @@ class Databases:
             if role in (OWNER_ROLE, REALTIME_ROLE) and not (row and row["member"]):
                 # An administrator who is not superuser may hand things only to a role it belongs to.
                 await connection.execute(f"grant {role} to current_user")
+        if not await connection.fetchval(f"select pg_has_role('{RAG_ROLE}', 'butterbase_service', 'usage')"):
+            # The chunks of documents are tables of the app's, where the service role passes whatever the policies say.
+            await connection.execute(f"grant butterbase_service to {RAG_ROLE}")
 
     async def _check_secret(self, connection: Connection) -> None:
         check = derive(self._secret, "installation-check")

@@ -1,25 +1,22 @@
 """The program that changes one picture, in a process of its own: what it decodes may be made to harm it.
 
 Arguments: width, height (0: free), fit, format (empty: as it is), quality, most pixels, most bytes of memory. The
-picture comes on stdin, the result goes to stdout; failing, it ends with 3 and one word on stderr. It imports nothing
-of the server and is started without its environment.
+picture comes on stdin, the result goes to stdout; failing, it ends with 3 and one word on stderr. It imports
+nothing of the server but the limits, and is started without its environment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
 from typing import Any
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from brolly.engines.sandbox import enclose, limit
+
 SECONDS = 20
-_NO_NEW_PRIVILEGES, _LANDLOCK, _LANDLOCK_SELF = 38, 444, 446
-_FILE_RIGHTS = (0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF)
-"""All that each version of Landlock can forbid."""
-_WORDS = (1, 1, 1, 2, 2, 3)
 _KNOWN = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 _SAVED: dict[str, dict[str, Any]] = {
     "jpeg": {"optimize": True, "progressive": True},
@@ -35,54 +32,6 @@ def _eight_bits(value: Any) -> Any:
 
 class RefusedError(Exception):
     """Why the picture is not changed, in one word."""
-
-
-def limit(memory: int) -> None:
-    """Bound what this process may use, before it sees the first byte."""
-    import resource
-
-    for kind, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, SECONDS),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 64),
-    ):
-        # Not every system has every limit; the server's own time limit holds on all.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(kind, (most, most))
-    os.nice(5)
-
-
-def enclose() -> None:
-    """Keep what follows from files, sockets and other processes, as far as the system can: a decoder's fault may let
-    a picture run code, and this process has the rights of the server's user.
-    """
-    import resource
-
-    if sys.platform.startswith("linux"):
-        _forbid()
-    # No more open files, also none of a program that takes this one's place.
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
-
-
-def _forbid() -> None:
-    """Take every right that Landlock knows of; a kernel without it leaves them."""
-    import ctypes
-
-    system: Any = ctypes.CDLL(None, use_errno=True)
-    system.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    version: int = system.syscall(_LANDLOCK, None, ctypes.c_size_t(0), 1)
-    if version < 1:
-        return
-    # Rights on files, then to bind and connect, then signals and sockets of others: later versions know more words.
-    words = (_FILE_RIGHTS[min(version, len(_FILE_RIGHTS)) - 1], 3, 3)[: _WORDS[min(version, len(_WORDS)) - 1]]
-    rules = (ctypes.c_uint64 * len(words))(*words)
-    handle: int = system.syscall(_LANDLOCK, rules, ctypes.c_size_t(ctypes.sizeof(rules)), 0)
-    if handle >= 0:
-        system.syscall(_LANDLOCK_SELF, handle, 0)
-        os.close(handle)
 
 
 def change(data: bytes, width: int, height: int, fit: str, kind: str, quality: int, pixels: int) -> bytes:
@@ -163,7 +112,7 @@ def warm_up(kind: str) -> None:
 def main(arguments: list[str]) -> int:
     """Change what comes on stdin."""
     width, height, fit, kind, quality, pixels, memory = arguments
-    limit(int(memory))
+    limit(int(memory), SECONDS)
     warm_up(kind)
     enclose()
     try:

@@ -301,3 +301,10 @@ async def count_files(deps: Deps, app: App) -> tuple[int, int]:
     async with files_of(deps, app) as connection:
         row = await connection.fetchrow("select files, bytes from storage.usage")
     return row["files"], row["bytes"]
+
+
+async def file_facts(deps: Deps, app: App, caller: Caller, object_id: str) -> dict[str, Any]:
+    """The capability of that name: what is known of a file that this caller may read, and where its bytes are."""
+    file = await present(Visit(deps, app, caller), object_id)
+    facts = {name: getattr(file, name) for name in ("id", "filename", "content_type", "size_bytes", "etag")}
+    return {**facts, "key": file.key(app)}
