@@ -153,6 +153,19 @@ def mcp(**given: Any) -> None:
 
 
 @brolly.command()
+@_home
+@_json
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Look at the machine, the server, its database, engines and clients; say what to do.
+
+    Exits with 1 if something does not work.
+    """
+    from brolly.commands.doctor import examine
+
+    sys.exit(examine(home, as_json))
+
+
+@brolly.command()
 @click.argument("client", required=False, type=click.Choice(["claude", "claude-desktop", "cursor", "gemini", "vscode"]))
 @click.option("--project", is_flag=True, help="For the folder you are in, in a file that may be shared; no key in it.")
 @click.option("--http", is_flag=True, help="By address and key, rather than by starting brolly mcp.")

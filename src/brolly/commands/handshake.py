@@ -16,6 +16,7 @@ from brolly.core.errors import AppError
 from brolly.core.settings import own_environment
 
 _LIMIT_SECONDS = 60
+_WRITTEN = "The configuration is written, but "
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _INITIALIZE: Entry = {
     "jsonrpc": "2.0",
@@ -37,6 +38,23 @@ def list_tools(way: Way) -> dict[str, Any]:
     with spinner("Asking the server for its tools…"):
         tools = list_by_http(way) if way.url else _list_by_program(way)
     return {"tools": len(tools), "seconds": round(time.monotonic() - began, 2)}
+
+
+def answers(client: Client, entry: Entry) -> str:
+    """Why an entry of the client's file does not work; empty when it does."""
+    url = str(entry.get(client.address) or "") if client.address else ""
+    try:
+        if url:
+            key = str(cast(Entry, entry.get("headers") or {}).get("Authorization", "")).removeprefix("Bearer ")
+            list_by_http(Way(url=url, key=key))
+        else:
+            words = (str(entry.get("command", "")), *map(str, cast(list[Any], entry.get("args") or [])))
+            _list_by_program(Way(words, cast(dict[str, str], entry.get("env") or {})))
+    except AppError as error:
+        return error.message.removeprefix(_WRITTEN)
+    except OSError as error:
+        return f"{entry.get('command')}: {error.strerror}"
+    return ""
 
 
 def list_by_http(way: Way) -> list[Any]:
@@ -89,7 +107,7 @@ def _said(body: Any) -> str:
 def _silent(why: str) -> AppError:
     return AppError(
         "STATE_PREREQUISITE_MISSING",
-        f"The configuration is written, but {why}.",
+        f"{_WRITTEN}{why}.",
         remediation="See what brolly doctor finds, mend it and repeat the command.",
     )
 
