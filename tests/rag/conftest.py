@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import asyncpg
 import httpx
 import pytest
 
 from brolly.apps import provision
 from brolly.core.caller import Caller
+from brolly.core.worker import start_workers
 from brolly.deps import Deps
 from brolly.rag.worker import workers
 from brolly.registry import App
@@ -91,12 +93,10 @@ async def reading(deps: Deps) -> AsyncIterator[None]:
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        task = asyncio.get_running_loop().create_task(workers(deps)[0].run())
-        try:
+        async with anyio.create_task_group() as group:
+            start_workers(group, workers(deps))
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+            group.cancel_scope.cancel()
 
     _, close = await hold_open(running())
     yield

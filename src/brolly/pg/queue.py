@@ -23,6 +23,7 @@ from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain.errors import RetryRequested
 from pgqueuer.domain.models import Job
 from pgqueuer.domain.settings import DBSettings, Durability
+from pgqueuer.domain.types import Channel
 
 from brolly.pg.errors import translated
 from brolly.pg.pool import CONNECT_SECONDS, Database
@@ -53,7 +54,7 @@ def settings() -> DBSettings:
     return DBSettings(
         prefix="",
         db_schema=SCHEMA,
-        channel="ch_pgqueuer",
+        channel=Channel("ch_pgqueuer"),
         function="fn_pgqueuer_changed",
         statistics_table="pgqueuer_statistics",
         queue_status_type="pgqueuer_status",

@@ -25,5 +25,10 @@ def kind_by_name(filename: str, content_type: str | None) -> Kind | None:
     """The kind by the name's ending, else by the media type."""
     ending = PurePosixPath(filename.lower()).suffix
     media = (content_type or "").partition(";")[0].strip().lower()
-    by_name = next((kind for kind, (endings, _) in KINDS.items() if ending in endings), None)
-    return by_name or next((kind for kind, (_, types) in KINDS.items() if media in types), None)
+    for kind, (endings, _) in KINDS.items():
+        if ending in endings:
+            return kind
+    for kind, (_, types) in KINDS.items():
+        if media in types:
+            return kind
+    return None

@@ -12,7 +12,6 @@ from brolly.engines.documents.refusal import RefusedError
 def load() -> None:
     """Import what reading needs, with what is imported on the way."""
     import pypdf
-    import pypdf.generic
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     writer = pypdf.PdfWriter()

@@ -89,7 +89,7 @@ def markdown_of(html: str) -> str:
     import markdownify
 
     soup: Any = bs4.BeautifulSoup(html, "html.parser")
-    for comment in soup.find_all(string=lambda node: isinstance(node, bs4.Comment)):
+    for comment in soup.find_all(string=_is_comment):
         comment.extract()
     for element in soup.find_all(_DROPPED):
         element.decompose()
@@ -105,6 +105,10 @@ def markdown_of(html: str) -> str:
     )
     lines = [line.rstrip() for line in converter.convert_soup(soup).replace("\xa0", " ").split("\n")]
     return _without_gaps(lines)
+
+
+def _is_comment(node: Any) -> bool:
+    return type(node).__name__ == "Comment"
 
 
 def hidden_from_readers(element: Any) -> bool:
@@ -124,12 +128,12 @@ def _without_gaps(lines: list[str]) -> str:
 def table_of(text: str) -> str:
     """Values between separators as a table of Markdown, one row a line."""
     csv.field_size_limit(_WIDEST_CELL * 100)
+    # By what stands most often in the first line; the library's guess by proportions often takes a letter.
+    first = text.partition("\n")[0]
+    separator = max(",;\t|", key=first.count)
     try:
-        dialect: Any = csv.Sniffer().sniff(text[: 1 << 16], delimiters=",;\t|")
-    except csv.Error:
-        dialect = csv.excel_tab if text.count("\t") > text.count(",") else csv.excel
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), dialect) if any(cell.strip() for cell in row)]
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        rows = [row for row in read if any(cell.strip() for cell in row)]
     except csv.Error:
         raise RefusedError("corrupt") from None
     return markdown_table(rows)
