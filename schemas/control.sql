@@ -148,6 +148,35 @@ create table brolly.rate_windows (
 alter table brolly.rate_windows owner to administrator;
 CREATE INDEX rate_windows_end ON brolly.rate_windows USING btree (ends_at);
 
+create table brolly.realtime_messages (
+    id bigint not null generated always as identity,
+    body text not null,
+    created_at timestamp with time zone not null default now(),
+    constraint realtime_messages_pkey PRIMARY KEY (id)
+);
+alter table brolly.realtime_messages owner to administrator;
+CREATE INDEX realtime_messages_created_at_idx ON brolly.realtime_messages USING btree (created_at);
+
+create table brolly.realtime_presence (
+    app_id text not null,
+    channel text not null,
+    client_id text not null,
+    server_id text not null,
+    user_id text,
+    metadata text not null,
+    constraint realtime_presence_pkey PRIMARY KEY (app_id, channel, client_id),
+    constraint realtime_presence_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.realtime_presence owner to administrator;
+CREATE INDEX realtime_presence_server_id_idx ON brolly.realtime_presence USING btree (server_id);
+
+create table brolly.realtime_servers (
+    id text not null,
+    seen_at timestamp with time zone not null default now(),
+    constraint realtime_servers_pkey PRIMARY KEY (id)
+);
+alter table brolly.realtime_servers owner to administrator;
+
 create table brolly.realtime_work (
     app_id text not null,
     due_at timestamp with time zone not null default now(),

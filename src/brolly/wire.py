@@ -7,6 +7,7 @@ finds the connection's ``Wire`` in the scope's extensions, and may write through
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -20,6 +21,10 @@ CLOSE_SECONDS = 5.0
 """For the peer's answer to a close; then the connection is cut, however much it has not read."""
 
 
+_SILENT = logging.getLogger("brolly.wire")
+_SILENT.setLevel(logging.WARNING)
+
+
 class WireProtocol(WebSocketsSansIOProtocol):
     """Closes with 1001 when the server ends, and does not wait for ever for who does not read."""
 
@@ -29,6 +34,9 @@ class WireProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.close_timeout = CLOSE_SECONDS
+        # It would write tokens into the log, which some addresses hold.
+        self.conn.logger = _SILENT
+        self.conn.debug = False
 
     def handle_connect(self, event: Any) -> None:
         """Offer the wire in the scope. The application has not begun when this returns."""

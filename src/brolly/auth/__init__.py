@@ -2,6 +2,7 @@
 
 from brolly.auth.openapi import describe_sign_in
 from brolly.auth.routes import routes
+from brolly.auth.standing import ended_users
 from brolly.auth.tool import MANAGE_AUTH_CONFIG, MANAGE_AUTH_USERS, MANAGE_OAUTH
 from brolly.core.slice import Slice
 
@@ -10,4 +11,5 @@ SLICE = Slice(
     tools=(MANAGE_AUTH_USERS, MANAGE_AUTH_CONFIG, MANAGE_OAUTH),
     routes=routes,
     openapi=describe_sign_in,
+    provides={"ended_users": ended_users},
 )

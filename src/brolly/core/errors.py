@@ -74,16 +74,17 @@ CODES: Mapping[str, Code] = {
     "RESULT_NOT_SINGLE": Code(406, "Narrow the filters to one row, or leave out Accept: application/vnd.pgrst.object+json; select_rows shows what there is.", "One row was asked for, and there are none or several; a write did nothing."),
     "RESULT_TOO_MANY_AFFECTED": Code(400, "Narrow the filters, or raise max-affected; select_rows shows which rows they choose.", "The write would have reached more rows than max-affected allows; nothing was done."),
     # Quotas and limits.
-    "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran.", "Too many calls in a short time."),
+    "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran.", "Too many calls in a short time.", ws_close=1013),
     "QUOTA_FILE_SIZE_EXCEEDED": Code(400, "Send a smaller file, or raise maxFileSizeMb with manage_storage update_config.", "The file is larger than the app allows."),
     "QUOTA_STORAGE_EXCEEDED": Code(429, "Delete files with manage_storage delete (list shows them), or raise storageLimitBytes with manage_storage update_config.", "The app's files, with those being uploaded, would be more than it may hold together."),
     "QUOTA_TABLE_LIMIT": Code(400, "Drop a table with manage_schema apply and _drop, or split the data over several apps with init_app.", "An app may have 50 tables."),
     "REQUEST_TOO_LARGE": Code(413, "Send fewer rows per call; seed_database takes up to 100 rows.", "The body is larger than this server accepts."),
+    "REALTIME_CONNECTION_LIMIT": Code(429, "Close sockets that are not needed; manage_realtime get shows whether any are open, and the operator can raise BROLLY_REALTIME_APP_SOCKETS.", "There are as many sockets, subscriptions or channels as may be.", ws_close=1013),
     # State.
     "STATE_PREREQUISITE_MISSING": Code(409, "Call manage_schema with action dry_run to see each blocked step and what would unblock it.", "The change would lose something, or needs something that must be done first."),
     "CONFIRMATION_REQUIRED": Code(409, "Ask the user, then repeat this call with confirm: true, as in manage_app delete.", "The action loses something for good and waits for the user's word."),
     "APP_PAUSED": Code(503, "Resume it with manage_app, action pause, paused: false.", "The app's owner has stopped it; management still works, its data does not answer.", ws_close=1013),
-    "APP_PROVISIONING": Code(409, "Repeat the call in a second; manage_app list shows provisioning_status.", "The app is still being created."),
+    "APP_PROVISIONING": Code(409, "Repeat the call in a second; manage_app list shows provisioning_status.", "The app is still being created.", ws_close=1013),
     "APP_DELETING": Code(410, "Create a new app with init_app.", "The app is being deleted."),
     "REALTIME_SINCE_EXPIRED": Code(410, "Read the rows anew (select_rows, or GET /v1/{app_id}/{table}), then subscribe without since; BROLLY_REALTIME_RETENTION is how many seconds changes are kept.", "Changes after the one named in since are not kept any more, so that not all of them can be delivered.", ws_close=4410),
     # Schema and row-level security.
@@ -144,6 +145,11 @@ class AppError(Exception):
     def status(self) -> int:
         """The HTTP status: of this error's code, unless the app itself chose one."""
         return self._status or CODES[self.code].status
+
+    @property
+    def ws_close(self) -> int:
+        """The code with which a WebSocket closes for this error."""
+        return CODES[self.code].ws_close
 
 
 def error_body(error: AppError, public_url: str = "") -> dict[str, Any]:

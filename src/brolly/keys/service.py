@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Literal
 from uuid import UUID
 
@@ -213,6 +214,16 @@ async def caller_of_key(deps: Deps, key: str, **origin: Any) -> Caller | None:
         scopes=frozenset(row["scopes"]),
         **origin,
     )
+
+
+async def ended_keys(deps: Deps, ids: Collection[str]) -> set[str]:
+    """Those of the keys that were revoked, have expired or are gone."""
+    rows = await deps.control.fetch(
+        "select id::text from brolly.api_keys where id = any($1::uuid[]) and revoked_at is null "
+        "and (expires_at is null or expires_at > now())",
+        list(ids),
+    )
+    return set(ids) - {row["id"] for row in rows}
 
 
 async def ensure_account(deps: Deps, name: str) -> str:

@@ -25,11 +25,14 @@ class Listener:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._handlers: dict[str, Callable[[str], None]] = {}
+        self._wake: anyio.Event | None = None
         self.healthy = False
 
     def on(self, channel: str, handler: Callable[[str], None]) -> None:
         """Call ``handler(payload)`` for each message; with ``""`` when some may have been missed."""
         self._handlers[channel] = handler
+        if self._wake is not None:
+            self._wake.set()
 
     def _forget_all(self) -> None:
         for handler in self._handlers.values():
@@ -38,24 +41,40 @@ class Listener:
     async def run(self) -> None:
         """Listen until cancelled; raises when the connection is lost, to be started again by its worker."""
         connection: Any = await asyncpg.connect(**self._server.connect_args(), timeout=10)
-        lost = anyio.Event()
+        heard = set[str]()
+        wake = self._wake = anyio.Event()
         try:
-            connection.add_termination_listener(lambda *_: lost.set())  # pyright: ignore[reportUnknownLambdaType]
-            for channel in self._handlers:
-                await connection.add_listener(channel, self._heard)
-            self._forget_all()
-            self.healthy = True
-            while not lost.is_set():
+            connection.add_termination_listener(self._woken)
+            while not connection.is_closed():
+                await self._listen(connection, heard)
                 with anyio.move_on_after(PING_SECONDS):
-                    await lost.wait()
-                if not lost.is_set():
+                    await wake.wait()
+                wake = self._wake = anyio.Event()
+                if not connection.is_closed():
                     # A connection can die without a word (a cable, a firewall): ask.
                     await connection.execute("select 1", timeout=5)
             raise ConnectionError("the listening connection was closed")
         finally:
-            self.healthy = False
+            self.healthy, self._wake = False, None
             with anyio.move_on_after(1, shield=True):
                 await connection.close()
+
+    async def _listen(self, connection: Any, heard: set[str]) -> None:
+        """Listen to the channels that are new; their handlers may have missed something until now."""
+        new = [channel for channel in self._handlers if channel not in heard]
+        for channel in new:
+            await connection.add_listener(channel, self._heard)
+            heard.add(channel)
+        if self.healthy:
+            for channel in new:
+                self._handlers[channel]("")
+        else:
+            self._forget_all()
+            self.healthy = True
+
+    def _woken(self, *_: Any) -> None:
+        if self._wake is not None:
+            self._wake.set()
 
     def _heard(self, _connection: Any, _pid: int, channel: str, payload: str) -> None:
         self._handlers[channel](payload)

@@ -1,7 +1,7 @@
 """Realtime: changes of rows over WebSocket, to those who may read them."""
 
 from brolly.core.slice import Slice
-from brolly.realtime.feed import serving
+from brolly.realtime.hub import serving
 from brolly.realtime.routes import routes
 from brolly.realtime.service import structure_changed
 from brolly.realtime.tool import MANAGE_REALTIME

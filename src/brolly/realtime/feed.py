@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -83,6 +83,11 @@ class Feed:
         feed = self._apps.get(app_id)
         return feed is not None and bool(feed.followers)
 
+    def sent(self, app_id: str) -> Position | None:
+        """Up to where followers were sent everything; it moves on when nothing happens, too."""
+        feed = self._apps.get(app_id)
+        return feed.sent if feed is not None else None
+
     @asynccontextmanager
     async def subscribe(self, app: App) -> AsyncGenerator[Subscription]:
         """Follow the app for the block. The first who does opens the listening connection; raises when it cannot."""
@@ -136,6 +141,7 @@ class _AppFeed:
         self.app = app
         self.followers: list[MemoryObjectSendStream[Batch]] = []
         self.ended = False
+        self.sent: Position | None = None
         self._position: Position | None = None
         self._begun = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -214,6 +220,7 @@ class _AppFeed:
                         await send.send(batch)
                     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                         continue
+            self.sent = found.position
             if not found.more:
                 await ear.wait(LOOK_SECONDS)
 
@@ -227,8 +234,3 @@ def feed_of(deps: Deps) -> Feed:
     if feed is None:
         feed = _FEEDS[deps.registry] = Feed(deps)
     return feed
-
-
-def serving(deps: Deps) -> AbstractAsyncContextManager[None]:
-    """What runs while requests are answered."""
-    return feed_of(deps).opened()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from brolly.endpoint import Arguments, endpoint
+from brolly.realtime.entrance import Entrance
 from brolly.realtime.tool import MANAGE_REALTIME
 
 
@@ -19,6 +20,7 @@ def _first(result: dict[str, Any]) -> Any:
 
 
 routes = [
+    WebSocketRoute("/v1/{app_id}/realtime", Entrance()),
     Route("/v1/{app_id}/realtime/configure", endpoint(MANAGE_REALTIME, "configure"), methods=["POST"]),
     Route("/v1/{app_id}/realtime/config", endpoint(MANAGE_REALTIME, "get"), methods=["GET"]),
     Route(
