@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from brolly.core.pages import tool_pages
 from brolly.deps import Deps
 from brolly.docs.topics import TOPICS, pages
+from brolly.rag.jobs import read_document
 from brolly.registry import App
 from tests.conftest import ToolFailed, http_client
 from tests.contract.mentions import TOOLS, wrong_names
@@ -69,6 +70,9 @@ async def test_examples_work_as_the_page_says(page: str, deps: Deps, mcp: Any, a
             remember(result, known)
             if "upload_url" in result:
                 await send(deps, result, arguments["size_bytes"])
+            if arguments.get("action") == "ingest_document":
+                # As a server's worker does it.
+                await read_document(deps, {"app_id": app.id, "document_id": result["document_id"], "revision": 1}, 0)
             continue
         with pytest.raises(ToolFailed) as failed:
             await mcp(block["tool"], **arguments)

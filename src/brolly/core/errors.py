@@ -73,6 +73,7 @@ CODES: Mapping[str, Code] = {
     "RESOURCE_CONFLICT": Code(409, "Read the current state with manage_schema get, then repeat the call.", "Another change happened at the same time; nothing was done."),
     "RESULT_NOT_SINGLE": Code(406, "Narrow the filters to one row, or leave out Accept: application/vnd.pgrst.object+json; select_rows shows what there is.", "One row was asked for, and there are none or several; a write did nothing."),
     "RESULT_TOO_MANY_AFFECTED": Code(400, "Narrow the filters, or raise max-affected; select_rows shows which rows they choose.", "The write would have reached more rows than max-affected allows; nothing was done."),
+    "COLLECTION_EMPTY": Code(409, "Add documents with manage_rag_content ingest_document, or wait until get_document_status says ready.", "No document of the collection is ready to be searched."),
     # Quotas and limits.
     "QUOTA_RATE_LIMIT": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; query_audit_logs shows what ran.", "Too many calls in a short time.", ws_close=1013),
     "QUOTA_FILE_SIZE_EXCEEDED": Code(400, "Send a smaller file, or raise maxFileSizeMb with manage_storage update_config.", "The file is larger than the app allows."),
