@@ -370,7 +370,7 @@ async def test_one_user_cannot_fill_the_quota_of_all(place: Place) -> None:
 
 
 async def test_a_sender_that_says_nothing_loses_its_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brolly.storage.incoming.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("brolly.incoming.IDLE_SECONDS", 0.05)
     link = await place.reserve("A")
 
     async def stalling() -> AsyncIterator[bytes]:

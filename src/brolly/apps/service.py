@@ -112,12 +112,6 @@ def slug(name: str) -> str:
     return kept
 
 
-def _site_url(deps: Deps, app: App) -> str:
-    base = urlsplit(deps.settings.base_url)
-    host = "localhost" if base.hostname in ("127.0.0.1", "::1", "localhost") else base.hostname
-    return f"{base.scheme}://{app.subdomain}.{host}" + (f":{base.port}" if base.port else "")
-
-
 async def init_app(deps: Deps, caller: Caller, params: InitApp) -> dict[str, Any]:
     """Create an app with its database, or give back the account's app of that name."""
     account = caller.require_account()
@@ -145,7 +139,7 @@ async def init_app(deps: Deps, caller: Caller, params: InitApp) -> dict[str, Any
         "api_base": api,
         "api_url": api,
         "subdomain": app.subdomain,
-        "url": _site_url(deps, app),
+        "url": deps.settings.site_url(app.subdomain),
         "created_at": iso(app.created_at),
         "_meta": {"next_actions": _next_actions()},
     }
@@ -174,7 +168,7 @@ def _listed(deps: Deps, app: App) -> dict[str, Any]:
         "id": app.id,
         "name": app.name,
         "subdomain": app.subdomain,
-        "url": _site_url(deps, app),
+        "url": deps.settings.site_url(app.subdomain),
         "db_name": app.db_name,
         "db_provisioned": app.status == "ready",
         "provisioning_status": app.status,

@@ -16,6 +16,7 @@ from brolly.core.errors import AppError
 PREFIX = "BROLLY_"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 APP_ID = re.compile(r"app_[a-z0-9]{1,60}")
+DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 REGION = re.compile(r"^[a-z]+(-[a-z0-9]+)+$")
 
 
@@ -91,6 +92,15 @@ class Settings:
     realtime_app_sockets: int = _setting(10_000, "WebSockets that an app may have open at each server.")
     realtime_address_sockets: int = _setting(1_000, "WebSockets that one address may have open at an app.")
     realtime_retention: int = _setting(300, "Seconds for which changes are kept for clients that come back.")
+    sites_domain: str = _setting(
+        "", "Domain below which sites answer, as shop.{domain}; default: the public URL's host, or localhost."
+    )
+    deployment_limit_mb: int = _setting(100, "Most megabytes of a front end's zip.")
+    deployment_unpacked_mb: int = _setting(500, "Most megabytes that a front end may be when unpacked.")
+    deployment_files: int = _setting(20_000, "Most files of a front end.")
+    deployments_kept: int = _setting(10, "Finished deployments that are kept per app, for rollback.")
+    site_memory_mb: int = _setting(64, "Megabytes of sites' files that are kept in memory.")
+    dns_server: str = _setting("", "Address of the name server that is asked about custom domains; default: the system's.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")
@@ -105,6 +115,20 @@ class Settings:
             return self.public_url.rstrip("/")
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def site_suffix(self) -> str:
+        """The domain below which sites answer."""
+        if self.sites_domain:
+            return self.sites_domain
+        host = urlsplit(self.base_url).hostname or ""
+        # An address has no names below it, but browsers know what lies below localhost.
+        return "localhost" if not host or ":" in host or re.fullmatch(r"[0-9.]+", host) else host
+
+    def site_url(self, label: str) -> str:
+        """The address of the site of that name."""
+        base = urlsplit(self.base_url)
+        return f"{base.scheme}://{label}.{self.site_suffix}" + (f":{base.port}" if base.port else "")
 
 
 def default_home() -> Path:
@@ -186,6 +210,8 @@ def _check(settings: Settings) -> Settings:
         raise AppError("CONFIG_INVALID", "BROLLY_RATE_LIMIT_BYPASS is shorter than 16 characters.")
     if settings.app and not APP_ID.fullmatch(settings.app):
         raise _invalid("app", settings.app, "the id of an app, app_…, as init_app and manage_app list give it")
+    if settings.sites_domain and not DOMAIN.fullmatch(settings.sites_domain):
+        raise _invalid("sites_domain", settings.sites_domain, "a domain such as example.com, in small letters")
     _check_mail(settings)
     _check_s3(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):

@@ -20,7 +20,7 @@ from brolly.blob.signing import PATH, Grant
 from brolly.blob.store import Stat, incomplete, missing, too_large
 from brolly.core.errors import AppError, error_body
 from brolly.endpoint import deps_of
-from brolly.storage.incoming import chunks_of
+from brolly.incoming import chunks_of
 from brolly.storage.reservations import arrived
 
 _RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*")

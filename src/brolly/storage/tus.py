@@ -20,7 +20,7 @@ from brolly.core.errors import AppError, error_body
 from brolly.endpoint import caller_of, deps_of
 from brolly.storage import resumable
 from brolly.storage.access import Visit, visit
-from brolly.storage.incoming import chunks_of
+from brolly.incoming import chunks_of
 from brolly.storage.reservations import wish
 from brolly.storage.resumable import Checksum, ChecksumError, DisconnectedError, Upload
 from brolly.storage.routes import note

@@ -1,0 +1,61 @@
+"""Contents as they are kept: as they are, then compressed in three ways, one behind the other. Blocks.
+
+Done once per content when it is deployed, so that no request waits for it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import brotli
+from backports import zstd
+
+ENCODINGS = ("br", "gzip", "zstd")
+"""In the order in which they lie behind the bytes."""
+SMALLEST = 256
+"""Below so many bytes headers outweigh what compression saves."""
+LARGEST = 16 * 1_048_576
+_BROTLI_BEST, _BROTLI_FAST, _BROTLI_UPTO = 9, 5, 1_048_576
+_WORTH = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The bytes to store. ``sizes`` are those of the encodings that are worth it."""
+
+    data: bytes
+    size: int
+    sizes: Mapping[str, int]
+
+
+def pack(path: Path) -> Packed:
+    """The file with what compresses it well."""
+    data = path.read_bytes()
+    quality = _BROTLI_BEST if len(data) <= _BROTLI_UPTO else _BROTLI_FAST
+    made = {
+        "br": brotli.compress(data, quality=quality),
+        # Without the time, which would make other bytes of the same contents.
+        "gzip": gzip.compress(data, 6, mtime=0),
+        "zstd": zstd.compress(data, 9),
+    }
+    kept = {name: part for name, part in made.items() if len(part) <= _WORTH * len(data)}
+    return Packed(b"".join((data, *(kept[n] for n in ENCODINGS if n in kept))), len(data), _sizes(kept))
+
+
+def _sizes(kept: Mapping[str, bytes]) -> dict[str, int]:
+    return {name: len(part) for name, part in kept.items()}
+
+
+def is_worth_packing(size: int, compressible: bool) -> bool:
+    """Whether to compress at all."""
+    return compressible and SMALLEST <= size <= LARGEST
+
+
+def digest(path: Path) -> bytes:
+    """SHA-256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

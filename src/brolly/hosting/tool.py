@@ -1,0 +1,71 @@
+"""create_frontend_deployment and manage_frontend, and the larger table behind the HTTP routes."""
+
+from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
+from brolly.hosting import environment, service
+
+CREATE_FRONTEND_DEPLOYMENT = Tool(
+    "create_frontend_deployment",
+    "New deployment",
+    "Reserve a deployment; PUT a zip of the build folder's content to uploadUrl.",
+    {
+        "": Action(
+            service.create_deployment,
+            service.CreateDeployment,
+            idempotent=False,
+            event="deployment.create",
+            verb="create",
+            target=lambda _, made: made and made["deployment_id"],
+        )
+    },
+    resource="deployment",
+)
+
+MANAGE_FRONTEND = Tool(
+    "manage_frontend",
+    "Front ends",
+    "Sites.",
+    {
+        "start_deployment": Action(
+            service.start_deployment,
+            service.DeploymentRef,
+            idempotent=False,
+            event="deployment.start",
+            target="deployment_id",
+        ),
+        "list_deployments": Action(service.list_deployments, AppParams, effect=READ),
+        "rollback": Action(
+            service.rollback,
+            service.Rollback,
+            idempotent=False,
+            event="deployment.rollback",
+            target=lambda _, made: made and made["deployment_id"],
+        ),
+        "promote": Action(
+            service.promote, service.DeploymentRef, event="deployment.promote", target="deployment_id"
+        ),
+        "set_env": Action(environment.set_env, environment.SetEnv, event="deployment.env.update"),
+    },
+    resource="deployment",
+)
+
+FRONTEND_OVER_HTTP = Tool(
+    "frontend",
+    "Front ends",
+    "What programs do besides.",
+    {
+        "get": Action(service.get_deployment, service.DeploymentRef, effect=READ, target="deployment_id"),
+        "get_env": Action(environment.get_env, AppParams, effect=READ, event="deployment.env.read"),
+        "cancel": Action(
+            service.cancel_deployment, service.DeploymentRef, event="deployment.cancel", target="deployment_id"
+        ),
+        "delete": Action(
+            service.delete_deployment,
+            service.DeploymentRef,
+            effect=DESTROY,
+            event="deployment.delete",
+            target="deployment_id",
+        ),
+    },
+    resource="deployment",
+)
+"""Not an MCP tool: for the routes alone."""
