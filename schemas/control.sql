@@ -128,6 +128,73 @@ create table brolly.cron_triggers (
 alter table brolly.cron_triggers owner to administrator;
 CREATE INDEX cron_triggers_due ON brolly.cron_triggers USING btree (next_run_at);
 
+create table brolly.custom_domains (
+    id uuid not null default gen_random_uuid(),
+    app_id text not null,
+    hostname text not null,
+    method text not null,
+    token text not null,
+    status text not null default 'pending'::text,
+    error text,
+    checked_at timestamp with time zone,
+    verified_at timestamp with time zone,
+    created_at timestamp with time zone not null default now(),
+    constraint custom_domains_pkey PRIMARY KEY (id),
+    constraint custom_domains_app_id_hostname_key UNIQUE (app_id, hostname),
+    constraint custom_domains_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE,
+    constraint custom_domains_method_check CHECK ((method = ANY (ARRAY['txt'::text, 'http'::text]))),
+    constraint custom_domains_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'active'::text])))
+);
+alter table brolly.custom_domains owner to administrator;
+CREATE UNIQUE INDEX custom_domains_active ON brolly.custom_domains USING btree (hostname) WHERE (status = 'active'::text);
+CREATE INDEX custom_domains_pending ON brolly.custom_domains USING btree (hostname) WHERE (status = 'pending'::text);
+
+create table brolly.deployment_files (
+    deployment_id uuid not null,
+    path text not null,
+    blob_id bigint not null,
+    content_type text not null,
+    constraint deployment_files_pkey PRIMARY KEY (deployment_id, path),
+    constraint deployment_files_blob_id_fkey FOREIGN KEY (blob_id) REFERENCES brolly.site_blobs(id),
+    constraint deployment_files_deployment_id_fkey FOREIGN KEY (deployment_id) REFERENCES brolly.deployments(id) ON DELETE CASCADE
+);
+alter table brolly.deployment_files owner to administrator;
+CREATE INDEX deployment_files_blob ON brolly.deployment_files USING btree (blob_id);
+
+create table brolly.deployments (
+    id uuid not null default gen_random_uuid(),
+    app_id text not null,
+    slug text not null,
+    kind text not null,
+    framework text,
+    status text not null default 'WAITING'::text,
+    error text,
+    upload_key text,
+    upload_bytes bigint,
+    upload_expires_at timestamp with time zone not null,
+    turn bigint,
+    lease_until timestamp with time zone,
+    attempts integer not null default 0,
+    root text not null default ''::text,
+    rules jsonb not null default '{}'::jsonb,
+    warnings text[] not null default '{}'::text[],
+    file_count integer,
+    total_bytes bigint,
+    created_at timestamp with time zone not null default now(),
+    started_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    updated_at timestamp with time zone not null default now(),
+    constraint deployments_pkey PRIMARY KEY (id),
+    constraint deployments_slug_key UNIQUE (slug),
+    constraint deployments_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE,
+    constraint deployments_kind_check CHECK ((kind = ANY (ARRAY['files'::text, 'source'::text]))),
+    constraint deployments_status_check CHECK ((status = ANY (ARRAY['WAITING'::text, 'UPLOADING'::text, 'BUILDING'::text, 'READY'::text, 'ERROR'::text, 'CANCELED'::text])))
+);
+alter table brolly.deployments owner to administrator;
+CREATE INDEX deployments_app ON brolly.deployments USING btree (app_id, created_at DESC);
+CREATE INDEX deployments_waiting ON brolly.deployments USING btree (upload_expires_at) WHERE (status = 'WAITING'::text);
+CREATE INDEX deployments_work ON brolly.deployments USING btree (lease_until) WHERE (status = ANY (ARRAY['UPLOADING'::text, 'BUILDING'::text]));
+
 create table brolly.installation (
     only_row boolean not null default true,
     secret_check text not null,
@@ -185,6 +252,51 @@ create table brolly.realtime_work (
 );
 alter table brolly.realtime_work owner to administrator;
 CREATE INDEX realtime_work_due ON brolly.realtime_work USING btree (due_at);
+
+create table brolly.site_blobs (
+    id bigint not null generated always as identity,
+    app_id text not null,
+    sha256 bytea not null,
+    key text not null,
+    size bigint not null,
+    br_size bigint,
+    gzip_size bigint,
+    zstd_size bigint,
+    stored_at timestamp with time zone,
+    touched_at timestamp with time zone not null default now(),
+    constraint site_blobs_pkey PRIMARY KEY (id),
+    constraint site_blobs_app_id_sha256_key UNIQUE (app_id, sha256),
+    constraint site_blobs_key_key UNIQUE (key),
+    constraint site_blobs_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.site_blobs owner to administrator;
+CREATE INDEX site_blobs_touched ON brolly.site_blobs USING btree (touched_at);
+
+create table brolly.site_env (
+    app_id text not null,
+    name text not null,
+    value bytea not null,
+    created_at timestamp with time zone not null default now(),
+    updated_at timestamp with time zone not null default now(),
+    constraint site_env_pkey PRIMARY KEY (app_id, name),
+    constraint site_env_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.site_env owner to administrator;
+
+create table brolly.sites (
+    app_id text not null,
+    deployment_id uuid not null,
+    former_id uuid,
+    turn bigint not null,
+    switched_at timestamp with time zone not null default now(),
+    constraint sites_pkey PRIMARY KEY (app_id),
+    constraint sites_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE,
+    constraint sites_deployment_id_fkey FOREIGN KEY (deployment_id) REFERENCES brolly.deployments(id),
+    constraint sites_former_id_fkey FOREIGN KEY (former_id) REFERENCES brolly.deployments(id) ON DELETE SET NULL
+);
+alter table brolly.sites owner to administrator;
+CREATE INDEX sites_deployment ON brolly.sites USING btree (deployment_id);
+CREATE INDEX sites_former ON brolly.sites USING btree (former_id);
 
 create table brolly.storage_work (
     app_id text not null,
@@ -286,6 +398,7 @@ create table brolly_queue.pgqueuer_statistics (
 alter table brolly_queue.pgqueuer_statistics owner to administrator;
 CREATE UNIQUE INDEX pgqueuer_statistics_unique_count ON brolly_queue.pgqueuer_statistics USING btree (priority, date_trunc('sec'::text, timezone('UTC'::text, created)), status, entrypoint);
 
+create sequence brolly.deployment_turns as bigint;
 create sequence brolly_queue.pgqueuer_id_seq as bigint;
 create sequence brolly_queue.pgqueuer_schedules_id_seq as bigint;
 create sequence brolly_queue.pgqueuer_statistics_id_seq as bigint;

@@ -10,6 +10,7 @@ from brolly.core.slice import Slice
 from brolly.data import SLICE as DATA
 from brolly.docs import SLICE as DOCS
 from brolly.functions import SLICE as FUNCTIONS
+from brolly.hosting import SLICE as HOSTING
 from brolly.keys import SLICE as KEYS
 from brolly.rag import SLICE as RAG
 from brolly.realtime import SLICE as REALTIME
@@ -20,5 +21,6 @@ from brolly.storage import SLICE as STORAGE
 from brolly.suggestions import SLICE as SUGGESTIONS
 
 SLICES: tuple[Slice, ...] = (
-    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, REALTIME, AI, RAG, KEYS, AUDIT, REGIONS, DOCS, SUGGESTIONS,
+    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, HOSTING, REALTIME, AI, RAG, KEYS, AUDIT, REGIONS, DOCS,
+    SUGGESTIONS,
 )  # fmt: skip

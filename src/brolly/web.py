@@ -26,6 +26,7 @@ from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.core.reserved import ROUTE_WORDS
 from brolly.deps import Deps
+from brolly.hosting.entrance import SiteEntrance
 from brolly.identity import authorization_of, identify, take_token
 from brolly.mcp_server import McpEntrance
 
@@ -33,15 +34,15 @@ log = logging.getLogger("brolly.http")
 
 _APP_PREFIXES = ("v1", "auth", "storage")
 # Signed URLs carry their own authority: no credentials are looked at, any page may use one that it was given.
-_SIGNED = "/objects/"
-_NO_CALLER = ("/mcp", "/health", "/.well-known/", _SIGNED)
+_SIGNED = ("/objects/", "/uploads/")
+_NO_CALLER = ("/mcp", "/health", "/.well-known/", *_SIGNED)
 # Who sends a webhook is known by its signature. What it has in Authorization is between it and the function, and
 # the route counts: what is signed for the function, what is not for the address.
 _WEBHOOK = re.compile(r"/v1/[^/]+/webhook/")
 # Here a credential that does not hold is looked at by the route, which may not need one.
 _OWN_CREDENTIALS = re.compile(r"/auth/|/v1/[^/]+/fn/")
 # These routes take bodies of any length and bound them themselves, as they arrive.
-_STREAMED = re.compile(r"/mcp|/objects/|/storage/[^/]+/tus(?:/|$)")
+_STREAMED = re.compile(r"/mcp|/objects/|/uploads/|/storage/[^/]+/tus(?:/|$)")
 _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _CORS_HEADERS = (
     "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "
@@ -380,6 +381,7 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
         lifespan=life,
         middleware=[
             Middleware(RequestScope, deps=deps),
+            Middleware(SiteEntrance, deps=deps),
             Middleware(Cors, deps=deps),
             Middleware(BodyLimit, limit=deps.settings.body_limit),
             Middleware(Identity, deps=deps),

@@ -16,6 +16,7 @@ from brolly.rag.jobs import read_document
 from brolly.registry import App
 from tests.conftest import ToolFailed, http_client
 from tests.contract.mentions import TOOLS, wrong_names
+from tests.hosting.zips import PAGE, upload, zipped
 
 STAND_IN = "app_abc123"
 
@@ -68,7 +69,9 @@ async def test_examples_work_as_the_page_says(page: str, deps: Deps, mcp: Any, a
         if code is None:
             result = await mcp(block["tool"], **arguments)
             remember(result, known)
-            if "upload_url" in result:
+            if "maxSizeBytes" in result:
+                assert (await upload(deps, result, zipped({"index.html": PAGE.format("Hello")}))).status_code == 200
+            elif "upload_url" in result:
                 await send(deps, result, arguments["size_bytes"])
             if arguments.get("action") == "ingest_document":
                 # As a server's worker does it.

@@ -83,6 +83,7 @@ CODES: Mapping[str, Code] = {
     "REALTIME_CONNECTION_LIMIT": Code(429, "Close sockets that are not needed; manage_realtime get shows whether any are open, and the operator can raise BROLLY_REALTIME_APP_SOCKETS.", "There are as many sockets, subscriptions or channels as may be.", ws_close=1013),
     # State.
     "STATE_PREREQUISITE_MISSING": Code(409, "Call manage_schema with action dry_run to see each blocked step and what would unblock it.", "The change would lose something, or needs something that must be done first."),
+    "STATE_INVALID_TRANSITION": Code(409, "See where it stands with manage_frontend list_deployments.", "What the call asks for does not follow from the state that the thing is in."),
     "CONFIRMATION_REQUIRED": Code(409, "Ask the user, then repeat this call with confirm: true, as in manage_app delete.", "The action loses something for good and waits for the user's word."),
     "APP_PAUSED": Code(503, "Resume it with manage_app, action pause, paused: false.", "The app's owner has stopped it; management still works, its data does not answer.", ws_close=1013),
     "APP_PROVISIONING": Code(409, "Repeat the call in a second; manage_app list shows provisioning_status.", "The app is still being created.", ws_close=1013),

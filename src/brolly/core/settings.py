@@ -100,7 +100,9 @@ class Settings:
     deployment_files: int = _setting(20_000, "Most files of a front end.")
     deployments_kept: int = _setting(10, "Finished deployments that are kept per app, for rollback.")
     site_memory_mb: int = _setting(64, "Megabytes of sites' files that are kept in memory.")
-    dns_server: str = _setting("", "Address of the name server that is asked about custom domains; default: the system's.")
+    dns_server: str = _setting(
+        "", "Address of the name server that is asked about custom domains; default: the system's."
+    )
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")

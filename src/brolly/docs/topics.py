@@ -10,7 +10,20 @@ from importlib import resources
 
 from brolly.core.pages import tool_pages
 
-TOPICS = ("overview", "mcp", "rest", "auth", "storage", "functions", "schema", "rls", "platform", "regions", "cli")
+TOPICS = (
+    "overview",
+    "mcp",
+    "rest",
+    "auth",
+    "storage",
+    "functions",
+    "frontend",
+    "schema",
+    "rls",
+    "platform",
+    "regions",
+    "cli",
+)
 ALL = "all"
 
 _HEADING = re.compile(r"^(#{1,3}) (.+)$")

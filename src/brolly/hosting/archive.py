@@ -118,7 +118,11 @@ def _checked_name(info: zipfile.ZipInfo) -> str:
         raise BadArchiveError(f"The entry {shown} leads out of its folder.")
     if any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in name):
         raise BadArchiveError(f"The entry {shown} has a name with control characters.")
-    if len(parts) > DEEPEST or len(name.encode()) > LONGEST_PATH or any(len(p.encode()) > LONGEST_SEGMENT for p in parts):
+    if (
+        len(parts) > DEEPEST
+        or len(name.encode()) > LONGEST_PATH
+        or any(len(p.encode()) > LONGEST_SEGMENT for p in parts)
+    ):
         raise BadArchiveError(
             f"The entry {shown} is nested too deeply or has too long a name ({DEEPEST} folders, {LONGEST_PATH} bytes)."
         )
@@ -193,5 +197,5 @@ def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, count: C
             written += len(chunk)
             count(len(chunk))
             if written > info.file_size:
-                raise zipfile.BadZipFile(f"{ascii(path.name)} is longer than the directory says")
+                raise zipfile.BadZipFile(f"{path.name!a} is longer than the directory says")
             file.write(chunk)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import brotli
+import brotli  # pyright: ignore[reportMissingTypeStubs]
 from backports import zstd
 
 ENCODINGS = ("br", "gzip", "zstd")
@@ -21,6 +21,11 @@ SMALLEST = 256
 LARGEST = 16 * 1_048_576
 _BROTLI_BEST, _BROTLI_FAST, _BROTLI_UPTO = 9, 5, 1_048_576
 _WORTH = 0.95
+
+
+def _brotli(data: bytes, quality: int) -> bytes:
+    made: bytes = brotli.compress(data, quality=quality)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +41,15 @@ def pack(path: Path) -> Packed:
     """The file with what compresses it well."""
     data = path.read_bytes()
     quality = _BROTLI_BEST if len(data) <= _BROTLI_UPTO else _BROTLI_FAST
-    made = {
-        "br": brotli.compress(data, quality=quality),
+    made: dict[str, bytes] = {
+        "br": _brotli(data, quality),
         # Without the time, which would make other bytes of the same contents.
         "gzip": gzip.compress(data, 6, mtime=0),
-        "zstd": zstd.compress(data, 9),
+        "zstd": bytes(zstd.compress(data, 9)),
     }
     kept = {name: part for name, part in made.items() if len(part) <= _WORTH * len(data)}
-    return Packed(b"".join((data, *(kept[n] for n in ENCODINGS if n in kept))), len(data), _sizes(kept))
-
-
-def _sizes(kept: Mapping[str, bytes]) -> dict[str, int]:
-    return {name: len(part) for name, part in kept.items()}
+    whole = b"".join((data, *(kept[name] for name in ENCODINGS if name in kept)))
+    return Packed(whole, len(data), {name: len(part) for name, part in kept.items()})
 
 
 def is_worth_packing(size: int, compressible: bool) -> bool:

@@ -112,9 +112,7 @@ class SiteEntrance:
         inner = {**scope, "path": path, "raw_path": path.encode("utf-8", "surrogateescape"), "site_of": app.id}
         await self.app(inner, receive, send)
 
-    async def _answer(
-        self, app: App, site: Site | None, asked: Asked, call: tuple[Scope, Receive, Send]
-    ) -> None:
+    async def _answer(self, app: App, site: Site | None, asked: Asked, call: tuple[Scope, Receive, Send]) -> None:
         send = call[2]
         if app.paused_at is not None:
             await send_message(send, 503, "Paused", "This site is paused.", asked.method, 60)
@@ -145,7 +143,9 @@ class SiteEntrance:
         path, _, query = match.target.partition("?")
         inner = None if asked.prefix else _inner_path(app, {**scope, "path": path})
         if inner:
-            await self._pass_on(app, inner, {**scope, "query_string": query.encode("latin-1", "replace")}, receive, send)
+            await self._pass_on(
+                app, inner, {**scope, "query_string": query.encode("latin-1", "replace")}, receive, send
+            )
             return
         if asked.method not in ("GET", "HEAD"):
             await send_message(send, 405, "Not allowed", "Files can be read, not written.", asked.method)

@@ -31,7 +31,9 @@ _NOT_COMPRESSED = ("application/zip", "application/gzip", "application/pdf", "ap
 
 _HASHED_FOLDERS = ("_next/static/", "_app/immutable/")
 # Vite, Rollup, esbuild: eight or more signs of base64url or base32 behind a dash or dot, in the folder of its output.
-_BUNDLED = re.compile(r"(?:^|/)(?:assets|_astro|chunks|static|build)/(?:.*/)?[^/]*?[.-]([A-Za-z0-9_-]{8,20})\.[a-z0-9]+$")
+_BUNDLED = re.compile(
+    r"(?:^|/)(?:assets|_astro|chunks|static|build)/(?:.*/)?[^/]*?[.-]([A-Za-z0-9_-]{8,20})\.[a-z0-9]+$"
+)
 # Webpack, Parcel and others: hex, anywhere.
 _HEX = re.compile(r"[.-](?=[0-9a-f]*[0-9])[0-9a-f]{8,64}\.(?:[a-z]+\.)*[a-z0-9]+$")
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncGenerator
+from typing import cast
 from uuid import UUID
+
+from brolly.blob.store import BlobStore
 
 _ENDING = "-site"
 
@@ -26,3 +30,8 @@ def upload_name(app_id: str, deployment_id: UUID, attempt: str) -> str:
 def blob_name(app_id: str, sha256: bytes) -> str:
     """A new key for contents of that hash; never one that was used before."""
     return f"{namespace(app_id)}/{sha256.hex()}-{secrets.token_hex(4)}"
+
+
+def stored_bytes(blob: BlobStore, key: str, start: int = 0, length: int | None = None) -> AsyncGenerator[bytes]:
+    """What the store holds under the key, to be closed when left early."""
+    return cast(AsyncGenerator[bytes], blob.read(key, start, length))

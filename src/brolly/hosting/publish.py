@@ -72,12 +72,18 @@ async def leased(deps: Deps, deployment: Deployment) -> AsyncGenerator[None]:
             await anyio.sleep(LEASE_SECONDS / 3)
             await renew(deps, deployment.id)
 
+    errors: list[Exception] = []
     async with anyio.create_task_group() as group:
         group.start_soon(keep)
         try:
             yield
+        except Exception as error:
+            # Raised below by itself, not in a group of errors.
+            errors.append(error)
         finally:
             group.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
 
 
 async def publish_folder(deps: Deps, app: App, deployment: Deployment, folder: Path) -> Deployment:

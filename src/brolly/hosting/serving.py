@@ -15,6 +15,7 @@ from starlette.types import Scope, Send
 from brolly.deps import Deps
 from brolly.hosting.matching import Match
 from brolly.hosting.media import is_asset, is_hashed
+from brolly.hosting.names import stored_bytes
 from brolly.hosting.sites import Asset, Site
 
 FALLS_BACK = ("react-vite", "nextjs-static")
@@ -274,13 +275,13 @@ async def _send_bytes(
     name = (asset.key, prepared.encoding)
     data = bodies.get(name)
     if data is None and prepared.length <= bodies.largest:
-        async with aclosing(deps.blob.read(asset.key, prepared.offset, prepared.length)) as chunks:  # pyright: ignore
+        async with aclosing(stored_bytes(deps.blob, asset.key, prepared.offset, prepared.length)) as chunks:
             data = b"".join([chunk async for chunk in chunks])
         bodies.keep(name, data)
     if data is not None:
         await _send(send, *head, data if (start, end) == (0, len(data)) else data[start:end], sized=True)
         return
-    async with aclosing(deps.blob.read(asset.key, prepared.offset + start, end - start)) as chunks:  # pyright: ignore
+    async with aclosing(stored_bytes(deps.blob, asset.key, prepared.offset + start, end - start)) as chunks:
         first = await anext(chunks, b"")
         # Only now: what the store cannot read can still become an error.
         await send({"type": "http.response.start", "status": head[0], "headers": head[1]})

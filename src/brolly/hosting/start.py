@@ -18,6 +18,7 @@ from brolly.deps import Deps
 from brolly.hosting import deployments
 from brolly.hosting.archive import BadArchiveError, unpack
 from brolly.hosting.deployments import COLUMNS, LEASE_SECONDS, MOST_ATTEMPTS, Deployment, deployment_of
+from brolly.hosting.names import stored_bytes
 from brolly.hosting.publish import bounds_of, leased, publish_folder
 from brolly.registry import App
 
@@ -66,17 +67,12 @@ async def work(deps: Deps, app: App, deployment: Deployment) -> None:
             target.mkdir(mode=0o700)
             await to_thread.run_sync(partial(unpack, source, target, bounds_of(deps)))
             await publish_folder(deps, app, deployment, target)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        await _failed(deps, deployment, error)
     except Exception as error:
         await _failed(deps, deployment, error)
     await drop_upload(deps, deployment)
 
 
-async def _failed(deps: Deps, deployment: Deployment, error: BaseException) -> None:
+async def _failed(deps: Deps, deployment: Deployment, error: Exception) -> None:
     if isinstance(error, BadArchiveError):
         await deployments.fail(deps, deployment.id, str(error))
     elif isinstance(error, AppError) and error.code == "RESOURCE_NOT_FOUND":
@@ -101,7 +97,7 @@ async def drop_upload(deps: Deps, deployment: Deployment) -> None:
 
 async def _fetch(deps: Deps, deployment: Deployment, target: Path) -> None:
     async with (
-        aclosing(deps.blob.read(deployment.upload_key or "")) as chunks,  # pyright: ignore
+        aclosing(stored_bytes(deps.blob, deployment.upload_key or "")) as chunks,
         await anyio.open_file(target, "wb") as file,
     ):
         async for chunk in chunks:

@@ -40,9 +40,7 @@ MANAGE_FRONTEND = Tool(
             event="deployment.rollback",
             target=lambda _, made: made and made["deployment_id"],
         ),
-        "promote": Action(
-            service.promote, service.DeploymentRef, event="deployment.promote", target="deployment_id"
-        ),
+        "promote": Action(service.promote, service.DeploymentRef, event="deployment.promote", target="deployment_id"),
         "set_env": Action(environment.set_env, environment.SetEnv, event="deployment.env.update"),
     },
     resource="deployment",

@@ -18,9 +18,9 @@ from starlette.routing import Route
 from brolly.blob.store import too_large
 from brolly.core.errors import AppError, error_body
 from brolly.endpoint import caller_of, deps_of
+from brolly.incoming import chunks_of
 from brolly.storage import resumable
 from brolly.storage.access import Visit, visit
-from brolly.incoming import chunks_of
 from brolly.storage.reservations import wish
 from brolly.storage.resumable import Checksum, ChecksumError, DisconnectedError, Upload
 from brolly.storage.routes import note
