@@ -327,6 +327,15 @@ create table rag.staged_chunks (
 alter table rag.staged_chunks owner to administrator;
 CREATE INDEX staged_chunks_waiting ON rag.staged_chunks USING btree (document_id, revision, "position") WHERE (embedding IS NULL);
 
+create table realtime.attention (
+    single boolean not null default true,
+    watched_until timestamp with time zone not null default '-infinity'::timestamp with time zone,
+    polled_until timestamp with time zone not null default '-infinity'::timestamp with time zone,
+    constraint attention_pkey PRIMARY KEY (single),
+    constraint attention_single_check CHECK (single)
+);
+alter table realtime.attention owner to administrator;
+
 create table realtime.changes (
     id bigint not null generated always as identity,
     transaction xid8 not null default pg_current_xact_id(),
@@ -444,7 +453,7 @@ begin
     insert into realtime.changes (table_name, operation, old_image)
     select tg_table_name, tg_op, row_to_json(o.*) from old_rows o;
     if found then
-        perform pg_notify('realtime_changes', '');
+        perform realtime.wake();
     end if;
     return null;
 end
@@ -462,7 +471,7 @@ begin
     insert into realtime.changes (table_name, operation, image)
     select tg_table_name, tg_op, row_to_json(n.*) from new_rows n;
     if found then
-        perform pg_notify('realtime_changes', '');
+        perform realtime.wake();
     end if;
     return null;
 end
@@ -483,12 +492,27 @@ begin
     join (select row_number() over () as place, row_to_json(r.*) as image from old_rows r) o using (place)
     order by place;
     if found then
-        perform pg_notify('realtime_changes', '');
+        perform realtime.wake();
     end if;
     return null;
 end
 $function$;
 alter routine realtime.record_update() owner to brolly_realtime;
+CREATE OR REPLACE FUNCTION realtime.wake()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+    if exists (
+        select from realtime.attention a
+        where a.watched_until > clock_timestamp() and a.polled_until <= clock_timestamp()
+    ) then
+        perform pg_notify('realtime_changes', '');
+    end if;
+end
+$function$;
+alter routine realtime.wake() owner to brolly_realtime;
 
 grant usage on schema auth to brolly_auth;
 grant usage on schema brolly to brolly_owner;
@@ -527,6 +551,7 @@ grant update on table rag.collections (updated_at) to brolly_owner;
 grant delete, insert, select, update on table rag.documents to brolly_rag;
 grant references on table rag.documents (id) to brolly_owner;
 grant delete, insert, select, update on table rag.staged_chunks to brolly_rag;
+grant select, update on table realtime.attention to brolly_realtime;
 grant delete, insert, select on table realtime.changes to brolly_realtime;
 grant delete, insert, select, update on table realtime.marks to brolly_realtime;
 grant delete, insert, select, update on table realtime.tables to brolly_owner;

@@ -83,14 +83,14 @@ async def as_platform(pool: Database, role: str, *, durable: bool = True) -> Asy
         yield connection
 
 
-async def run_as_platform(pool: Database, role: str, text: str, args: Sequence[Any]) -> Result:
+async def run_as_platform(pool: Database, role: str, text: str, args: Sequence[Any], *, durable: bool = True) -> Result:
     """One statement as in ``as_platform``, with a single exchange of messages."""
-    return (await pool.pipeline((take_platform_role(role), Step(text, args, role))))[1]
+    return (await pool.pipeline((take_platform_role(role, durable=durable), Step(text, args, role))))[1]
 
 
-def take_platform_role(role: str) -> Step:
+def take_platform_role(role: str, *, durable: bool = True) -> Step:
     """What a transaction of the platform's begins with."""
-    return Step(_TAKE_PLATFORM_ROLE, (role, "on"))
+    return Step(_TAKE_PLATFORM_ROLE, (role, "on" if durable else "off"))
 
 
 def take_role(role: str, user_id: str, claims: str) -> Step:

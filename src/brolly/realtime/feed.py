@@ -16,6 +16,7 @@ from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.pg.errors import unavailable
 from brolly.pg.listen import Ear
+from brolly.realtime.attention import Attention
 from brolly.realtime.changes import Change, Position
 from brolly.realtime.reading import MOST, read_changes, read_position
 from brolly.registry import App, Registry
@@ -146,6 +147,7 @@ class _AppFeed:
         self._begun = anyio.Event()
         self._scope = anyio.CancelScope()
         self._left = 0.0
+        self._attention = Attention(deps, app)
 
     async def add(self, send: MemoryObjectSendStream[Batch]) -> Position:
         """From the position that this answers on, everything is sent there."""
@@ -202,6 +204,7 @@ class _AppFeed:
         return app is not None and app.status == "ready" and app.paused_at is None
 
     async def _follow(self, ear: Ear) -> None:
+        await self._attention.begin()
         if self._position is None:
             self._position = await read_position(self._deps, self.app)
             self._begun.set()
@@ -221,8 +224,13 @@ class _AppFeed:
                     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                         continue
             self.sent = found.position
-            if not found.more:
+            pause = await self._attention.look_again(found.now, found.polled, bool(found.changes))
+            if found.more:
+                continue
+            if pause is None:
                 await ear.wait(LOOK_SECONDS)
+            else:
+                await anyio.sleep(pause)
 
 
 _FEEDS: WeakKeyDictionary[Registry, Feed] = WeakKeyDictionary()

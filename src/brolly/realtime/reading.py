@@ -41,11 +41,12 @@ def _statement(earlier: bool, tables: bool) -> str:
         first = f"select 1 as phase, {_COLUMNS} from realtime.changes c where {before} and not {unseen}"
         rows = f"({first} and c.id > ${n + 2}::int8 {end}) union all ({rows})"
     return (
-        "select s.now, s.trimmed, c.phase, c.id, c.transaction::text::int8 as transaction, c.table_name, c.operation, "
-        f"c.image, c.old_image, c.micros, (sum({_SIZE}) over (order by c.phase, c.id) - {_SIZE})::int8 as ahead "
+        "select s.now, s.trimmed, s.polled, c.phase, c.id, c.transaction::text::int8 as transaction, c.table_name, "
+        "c.operation, c.image, c.old_image, c.micros, "
+        f"(sum({_SIZE}) over (order by c.phase, c.id) - {_SIZE})::int8 as ahead "
         "from (select pg_current_snapshot()::text as now, pg_snapshot_xmax(pg_current_snapshot()) as next, "
-        "(select m.snapshot::text from realtime.marks m where m.trimmed order by m.taken_at desc limit 1) as trimmed"
-        ") s "
+        "(select m.snapshot::text from realtime.marks m where m.trimmed order by m.taken_at desc limit 1) as trimmed, "
+        "coalesce((select a.polled_until > statement_timestamp() from realtime.attention a), false) as polled) s "
         f"left join lateral (select * from ({rows}) f order by phase, id limit $3::int8) c on true "
         "order by c.phase, c.id"
     )
@@ -58,12 +59,15 @@ _NOW = "select pg_current_snapshot()::text as now"
 @dataclass(frozen=True, slots=True)
 class Found:
     """Changes after a position. With ``more`` there may be others; ``position`` is of a reader who has these.
-    ``lost``: some that belong here were trimmed."""
+    ``lost``: some that belong here were trimmed. ``now`` is when it was looked, and ``polled`` whether writers may then
+    have woken nobody."""
 
     changes: tuple[Change, ...]
     position: Position
     more: bool
     lost: bool
+    now: Moment
+    polled: bool
 
 
 async def read_position(deps: Deps, app: App) -> Position:
@@ -95,7 +99,7 @@ async def read_changes(
         changes.append(_change(row, since, now))
     more = len(changes) == limit or len(changes) < sum(row["id"] is not None for row in rows)
     position = changes[-1].position if changes and more else Position(now, now, 0)
-    return Found(tuple(changes), position, more, lost)
+    return Found(tuple(changes), position, more, lost, now, rows[0]["polled"])
 
 
 def _moment_args(moment: Moment) -> tuple[str, list[str]]:
