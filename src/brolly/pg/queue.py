@@ -32,6 +32,7 @@ from brolly.pg.server import Server
 SCHEMA = "brolly_queue"
 HEARTBEAT_SECONDS = 30.0
 LOOK_SECONDS = 5.0
+KEPT_DAYS = 7
 # The library tells of every retry with its trace, and of each start.
 logging.getLogger("pgqueuer").setLevel(logging.ERROR)
 
@@ -97,11 +98,25 @@ async def enqueue(control: Database, entrypoint: str, payload: Payload, *, delay
     await queries_over(_PoolDriver(control)).enqueue(entrypoint, json.dumps(payload).encode(), execute_after=after)
 
 
+async def tidy(control: Database) -> None:
+    """Forget what ended long ago: the library keeps a line for every job."""
+    for table in ("pgqueuer_log", "pgqueuer_statistics"):
+        await control.execute(f"delete from {SCHEMA}.{table} where created < now() - interval '{KEPT_DAYS} days'")
+
+
+async def keep_tidy(control: Database) -> None:
+    """Tidy once an hour."""
+    while True:
+        await tidy(control)
+        await anyio.sleep(3600)
+
+
 class Queue:
     """One process's share of the work."""
 
-    def __init__(self, server: Server, handlers: Mapping[str, Handler], *, at_once: int) -> None:
+    def __init__(self, server: Server, control: Database, handlers: Mapping[str, Handler], *, at_once: int) -> None:
         self._server = server
+        self._control = control
         self._handlers = handlers
         self._at_once = at_once
 
@@ -131,6 +146,7 @@ class Queue:
                     manager.shutdown.set()
 
             group.start_soon(stop)
+            group.start_soon(keep_tidy, self._control)
             with anyio.CancelScope(shield=True):
                 await manager.run(
                     dequeue_timeout=timedelta(seconds=LOOK_SECONDS),

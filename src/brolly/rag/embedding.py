@@ -36,7 +36,7 @@ async def embed(deps: Deps, app: App, space: Space, texts: Sequence[str]) -> lis
     for vector in vectors:
         if len(vector) != space.dimensions:
             raise AppError(
-                "EXTERNAL_NETWORK_ERROR",
+                "STATE_PREREQUISITE_MISSING",
                 f"{space.model} answered with vectors of {len(vector)} numbers; the collection's have "
                 f"{space.dimensions}.",
                 remediation="Make a collection for these with manage_rag_content create_collection.",
@@ -48,7 +48,7 @@ async def _ask(deps: Deps, app: App, texts: Sequence[str], model: str | None) ->
     embedded = await deps.capabilities["embed_texts"](deps, app, list(texts), model=model)
     if len(embedded.vectors) != len(texts):
         raise AppError(
-            "EXTERNAL_NETWORK_ERROR", f"{len(texts)} texts were sent, and {len(embedded.vectors)} vectors came back."
+            "MODEL_BROKEN_ANSWER", f"{len(texts)} texts were sent, and {len(embedded.vectors)} vectors came back."
         )
     return embedded.model, embedded.vectors
 

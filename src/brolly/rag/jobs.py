@@ -18,7 +18,9 @@ import anyio
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
-from brolly.engines.documents.reader import extract
+from brolly.engines.documents.kinds import kind_by_name
+from brolly.engines.documents.reader import MOST_CHARACTERS, extract
+from brolly.engines.documents.text import Text
 from brolly.pg.pool import Connection
 from brolly.pg.queue import Again
 from brolly.rag.access import COLUMNS, Collection, collection_of, rag_of
@@ -30,11 +32,13 @@ from brolly.registry import App
 log = logging.getLogger("brolly.rag")
 
 MOST_ATTEMPTS = 5
+FIRST_PAUSE = 2.0
 MOST_CHUNKS = 20_000
 SWAP_BATCH = 500
-_PASSING = frozenset(
-    ("QUOTA_RATE_LIMIT", "EXTERNAL_NETWORK_ERROR", "EXTERNAL_DB_ERROR", "DATABASE_TIMEOUT", "S3_ERROR")
-)
+_PASSING = frozenset((
+    "QUOTA_RATE_LIMIT", "MODEL_UNAVAILABLE", "MODEL_TIMEOUT", "MODEL_BROKEN_ANSWER", "EXTERNAL_NETWORK_ERROR",
+    "EXTERNAL_DB_ERROR", "DATABASE_TIMEOUT", "RESOURCE_CONFLICT", "S3_ERROR",
+))  # fmt: skip
 """What may be otherwise when it is tried again."""
 
 _CLAIM = (
@@ -91,6 +95,11 @@ async def read_document(deps: Deps, payload: Mapping[str, Any], tried: int) -> N
         await _read(work)
     except LostError:
         return
+    except anyio.get_cancelled_exc_class():
+        # The server stops; that is no fault of the document's.
+        with anyio.move_on_after(3, shield=True):
+            await _put_back(work)
+        raise
     except AppError as error:
         await _failed(work, error)
     except Exception:
@@ -125,14 +134,7 @@ async def _read(work: Work) -> None:
 
 async def _chunks(work: Work) -> list[Chunk]:
     """The document's text, cut up."""
-    row = work.row
-    if row["source_type"] == "storage":
-        caller = Caller("service", account_id=work.app.account_id)
-        facts = await work.deps.capabilities["file_facts"](work.deps, work.app, caller, str(row["storage_object_id"]))
-        source = work.deps.blob.read(facts["key"])
-    else:
-        source = _once((row["source_text"] or "").encode())
-    text = await extract(source, row["filename"], row["content_type"])
+    text = await _text(work)
     size, overlap = work.collection.chunk_size, work.collection.chunk_overlap
     count = work.deps.local_model.spans_now
 
@@ -147,6 +149,21 @@ async def _chunks(work: Work) -> list[Chunk]:
             remediation="Split it, or raise chunk_size: manage_rag_content create_collection sets it.",
         )
     return found
+
+
+async def _text(work: Work) -> Text:
+    row = work.row
+    if row["source_type"] == "storage":
+        caller = Caller("service", account_id=work.app.account_id)
+        object_id = str(row["storage_object_id"])
+        facts = await work.deps.capabilities["file_facts"](work.deps, work.app, caller, object_id)
+        return await extract(work.deps.blob.read(facts["key"]), row["filename"], row["content_type"])
+    said = row["source_text"] or ""
+    kind = kind_by_name(row["filename"], None)
+    if kind in ("md", "txt") and len(said) <= MOST_CHARACTERS:
+        # Nothing is to be decoded, so that there is nothing to be kept in.
+        return Text(said, "markdown" if kind == "md" else "plain", kind)
+    return await extract(_once(said.encode()), row["filename"], None)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
@@ -236,6 +253,16 @@ async def _own(work: Work) -> AsyncGenerator[Connection]:
         yield connection
 
 
+async def _put_back(work: Work) -> None:
+    async with rag_of(work.deps, work.app) as connection:
+        await connection.execute(
+            "update rag.documents set status = 'pending', claim = null, attempts = attempts - 1, updated_at = now() "
+            "where id = $1 and claim = $2",
+            work.id,
+            work.claim,
+        )
+
+
 async def _failed(work: Work, error: AppError) -> None:
     """Try again later, where that may help; else the document says why it failed."""
     attempts = work.row["attempts"]
@@ -243,7 +270,7 @@ async def _failed(work: Work, error: AppError) -> None:
         await _give_up(work, error)
         return
     await _mark(work, "pending", error)
-    raise Again(max(2.0**attempts, float(error.retry_after or 0)))
+    raise Again(max(FIRST_PAUSE * 2.0 ** (attempts - 1), float(error.retry_after or 0)))
 
 
 async def _give_up(work: Work, error: AppError) -> None:

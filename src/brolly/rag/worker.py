@@ -20,5 +20,5 @@ def workers(deps: Deps) -> list[Worker]:
     async def document(payload: Mapping[str, Any], tried: int) -> None:
         await read_document(deps, payload, tried)
 
-    queue = Queue(deps.databases.server, {JOB: document}, at_once=AT_ONCE)
+    queue = Queue(deps.databases.server, deps.control, {JOB: document}, at_once=AT_ONCE)
     return [Worker("rag", queue.run)]
