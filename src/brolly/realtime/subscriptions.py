@@ -115,7 +115,7 @@ class TableIndex:
                 for wanted in audience.wanted:
                     if wanted.filter == passed and change.operation in wanted.operations:
                         found.setdefault(audience, []).append(wanted.id)
-        return {audience: tuple(ids) for audience, ids in found.items()}
+        return {audience: tuple(sorted(ids, key=lambda one: one or "")) for audience, ids in found.items()}
 
     def _equals(self, change: Change) -> Iterator[Any]:
         if not self._equal:
