@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import httpx
 import pytest
 
 from brolly.apps import provision
 from brolly.core.caller import Caller
+from brolly.core.settings import child_environment
 from brolly.deps import Deps
+from brolly.engines.deno import Bounds, Engine, Limits
 from brolly.registry import App
 from tests.conftest import McpCall, hold_open, http_client, make_owner, mcp_session
 
@@ -103,4 +108,29 @@ async def stage(deps: Deps) -> AsyncIterator[Stage]:
         await made.deploy("sql", SQL)
         yield made
     await provision.delete(deps, app)
+    await close()
+
+
+@pytest.fixture(scope="module")
+async def engine() -> AsyncIterator[Engine]:
+    """An engine with small limits."""
+    cache = Path(tempfile.mkdtemp(prefix="brolly-deno-"))
+    made = Engine(
+        Bounds(cache, environment=child_environment()),
+        Limits(at_once=3, waiting=2, wait_seconds=5, memory_mb=600, blocked_seconds=1),
+    )
+
+    class Running:
+        async def __aenter__(self) -> Engine:
+            self.group = anyio.create_task_group()
+            await self.group.__aenter__()
+            await self.group.start(made.run)
+            return made
+
+        async def __aexit__(self, *_: Any) -> None:
+            self.group.cancel_scope.cancel()
+            await self.group.__aexit__(None, None, None)
+
+    value, close = await hold_open(Running())
+    yield value
     await close()

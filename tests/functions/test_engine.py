@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.abc
@@ -15,133 +11,9 @@ import psutil
 import pytest
 
 from brolly.core.errors import AppError
-from brolly.core.settings import child_environment
-from brolly.engines.deno import Bounds, Engine, Invocation, Limits, Program
+from brolly.engines.deno import Engine, Program
 from brolly.engines.deno.place import find_place
-from tests.conftest import hold_open
-
-CODE = """
-let query = "";
-const refusals = {
-  file: () => Deno.readTextFile("/etc/passwd"),
-  itself: () => Deno.readTextFile("/proc/self/environ"),
-  write: () => Deno.writeTextFile("/tmp/by-a-function", "x"),
-  program: () => new Deno.Command("id").output(),
-  environment: async () => Deno.hostname(),
-  loopback: () => fetch("http://127.0.0.1:8080/"),
-  written: () => fetch("http://2130706433:8080/"),
-  name: () => Deno.connect({ hostname: "localhost", port: 8080 }),
-  six: () => fetch("http://[::1]:8080/"),
-  mapped: () => fetch("http://[::ffff:127.0.0.1]:8080/"),
-  private: () => fetch("http://10.0.0.1/"),
-  metadata: () => fetch("http://169.254.169.254/latest"),
-  listen: async () => Deno.listen({ port: 0 }),
-  sharedcache: () => caches.open("x"),
-  module: () => import("http://127.0.0.1:8080/x.ts"),
-  address: () => Deno.connect({ hostname: new URLSearchParams(query).get("to")!, port: 9 }),
-  library: async () => Deno.dlopen("libc.so.6", {}),
-};
-export async function handler(request: Request, ctx: any) {
-  const path = new URL(request.url).pathname.split("/").pop()!;
-  const body = await request.text();
-  if (path in refusals) {
-    query = new URL(request.url).search;
-    try { await refusals[path as keyof typeof refusals](); } catch (e) {
-      return new Response(path === "address" ? e.message : e.name);
-    }
-    return new Response("it worked");
-  }
-  switch (path) {
-    case "spin": for (;;);
-    case "hang": await new Promise(() => {}); break;
-    case "heap": { const all: unknown[] = []; for (;;) all.push(new Array(10_000).fill(Math.random())); }
-    case "buffers": {
-      const all: unknown[] = [];
-      for (;;) { all.push(new Uint8Array(2e7).fill(1)); await new Promise((r) => setTimeout(r, 5)); }
-    }
-    case "exit": Deno.exit(1);
-    case "nothing": return;
-    case "throw": throw new Error("on purpose");
-    case "print": for (let i = 0; i < 2000; i++) console.log("x".repeat(50_000)); break;
-    case "stray": Promise.reject(new Error("nobody waits for me")); break;
-    case "later": ctx.waitUntil((async () => {
-      await new Promise((r) => setTimeout(r, 200));
-      console.log("late");
-      await ctx.idempotency.claim("after");
-    })()); break;
-    case "leak": setTimeout(() => ctx.idempotency.claim("stolen").catch((e: any) => console.log(e.code)), 300); break;
-    case "stream": return new Response(new ReadableStream({
-      async pull(c) { c.enqueue(new TextEncoder().encode("tick\\n")); await new Promise((r) => setTimeout(r, 20)); },
-    }));
-    case "ask": await ctx.idempotency.claim("x"); break;
-    case "bytes": return new Response(new Uint8Array([0, 255, 10]), { status: 201, headers: { "x-own": "yes" } });
-    case "environ": return new Response([Deno.env.get("A"), process.env.A, ctx.env.A].join());
-    case "socket": return new Response(String(await Array.fromAsync(Deno.readDir(body)).catch((e) => e.name)));
-  }
-  return Response.json({ method: request.method, url: request.url, body, user: ctx.user });
-}
-"""
-
-
-class Calls:
-    """Notes what is asked. ``gate`` keeps the first question waiting."""
-
-    def __init__(self, gate: anyio.Event | None = None) -> None:
-        self.gate = gate
-        self.waits = anyio.Event()
-        self.asked: list[tuple[str, Mapping[str, Any]]] = []
-        self.closed = anyio.Event()
-
-    async def ask(self, op: str, args: Mapping[str, Any]) -> Any:
-        self.asked.append((op, args))
-        if self.gate is not None and len(self.asked) == 1:
-            self.waits.set()
-            await self.gate.wait()
-        return True
-
-    async def close(self) -> None:
-        self.closed.set()
-
-
-def program(name: str = "main", code: str = CODE, **more: Any) -> Program:
-    return Program("app_000000000000", name, code, {"A": "a secret"}, {"id": "app_000000000000"}, **more)
-
-
-async def call(
-    engine: Engine, path: str, made: Program | None = None, method: str = "POST", body: bytes = b"", calls: Any = None
-) -> tuple[int, bytes, Any]:
-    """Status, body and the answer's record."""
-    about = {"user": {"id": "u1"}, "caller": {}, "trigger": {}}
-    invocation = Invocation(
-        method, f"http://brolly.test/fn/{path}", [("x-brolly-call", "forged")], body, about, calls or Calls()
-    )
-    async with engine.invoke(made or program(timeout=20), invocation) as answer:
-        return answer.status, b"".join([chunk async for chunk in answer.body]), answer
-
-
-@pytest.fixture(scope="module")
-async def engine() -> AsyncIterator[Engine]:
-    """An engine with small limits."""
-    cache = Path(tempfile.mkdtemp(prefix="brolly-deno-"))
-    made = Engine(
-        Bounds(cache, heap_mb=96, environment=child_environment()),
-        Limits(at_once=3, waiting=2, wait_seconds=5, memory_mb=300, blocked_seconds=1),
-    )
-
-    class Running:
-        async def __aenter__(self) -> Engine:
-            self.group = anyio.create_task_group()
-            await self.group.__aenter__()
-            await self.group.start(made.run)
-            return made
-
-        async def __aexit__(self, *_: Any) -> None:
-            self.group.cancel_scope.cancel()
-            await self.group.__aexit__(None, None, None)
-
-    value, close = await hold_open(Running())
-    yield value
-    await close()
+from tests.functions.engine_calls import Calls, call, program
 
 
 async def test_a_request_reaches_the_handler_and_its_answer_comes_back(engine: Engine) -> None:
@@ -255,12 +127,22 @@ async def test_one_that_waits_for_ever_gets_its_time_and_no_more(engine: Engine)
     assert (await call(engine, "x"))[0] == 200
 
 
-@pytest.mark.parametrize("path", ["heap", "buffers"])
+@pytest.mark.parametrize("path", ["heap", "awaiting", "buffers", "block", "push"])
 async def test_one_that_takes_all_memory_ends_alone(engine: Engine, path: str) -> None:
-    with pytest.raises(AppError) as caught:
-        await call(engine, path)
-    assert caught.value.code == "EXTERNAL_NETWORK_ERROR"
-    assert "memory" in caught.value.message
+    other, gate = program("other", timeout=20), anyio.Event()
+    waiting = Calls(gate)
+    results: list[int] = []
+
+    async def beside() -> None:
+        results.append((await call(engine, "ask", other, calls=waiting))[0])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(beside)
+        await waiting.waits.wait()
+        with pytest.raises(AppError) as caught:
+            await call(engine, path)
+        gate.set()
+    assert (caught.value.code, results) == ("FUNCTION_MEMORY", [200])
     assert (await call(engine, "x"))[0] == 200
 
 
@@ -280,8 +162,9 @@ async def test_a_read_is_repeated_when_the_process_dies_and_a_write_is_not(engin
         for method, calls in zip(("GET", "POST"), waiting, strict=True):
             group.start_soon(beside, method, calls)
             await calls.waits.wait()
-        with pytest.raises(AppError):
-            await call(engine, "heap")
+        process = engine._apps["app_000000000000"].process
+        assert process is not None
+        process._process.kill()
     assert answers == [200]
     assert errors == ["EXTERNAL_NETWORK_ERROR"]
 

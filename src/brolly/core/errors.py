@@ -101,6 +101,7 @@ CODES: Mapping[str, Code] = {
     "S3_ERROR": Code(503, "Repeat the same call in a few seconds, nothing was half done (manage_app list shows whether the rest works); if it persists, ask the operator to run brolly status.", "The object store, a folder or an S3 service, does not answer, is full or refuses the server.", ws_close=1013),
     "EXTERNAL_NETWORK_ERROR": Code(502, "Repeat the call if that does no harm; manage_function get_logs shows what the function did.", "The process that runs the app's functions ended during the call, for example for want of memory."),
     "FUNCTION_FAILED": Code(500, "Read what it threw with manage_function get_logs, correct the code and repeat deploy_function.", "The app's function threw an error."),
+    "FUNCTION_MEMORY": Code(500, "Hold less at once, for example by reading rows in pages, or raise memoryLimitMb with deploy_function.", "The function took more memory than it may have, and was ended with its calls; other functions went on."),
     "FUNCTION_TIMEOUT": Code(504, "Make the function faster or raise its timeoutMs with deploy_function; manage_function get_logs shows what it did.", "The function did not answer within its time, and was ended."),
     "FUNCTION_BUSY": Code(429, "Wait for the number of seconds in Retry-After, then repeat the call; manage_function get_logs shows what is running long.", "As many calls of the app's functions run at once as are allowed."),
     # Models.

@@ -124,7 +124,7 @@ async def run(
     invocation = Invocation(asked.method, url, asked.headers, asked.body, _about(caller, trigger, asked), calls)
     try:
         env = await env_of(deps, app, function)
-        program = program_of(deps, app, function.name, function.code, function.timeout_ms, env)
+        program = program_of(deps, app, function, env)
         async with deps.deno.invoke(program, invocation) as answer:
             entry.append(answer.lines, answer.lines_cut)
             yield await _failed(answer, entry) if answer.failed else answer

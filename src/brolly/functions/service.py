@@ -95,10 +95,12 @@ def url_of(deps: Deps, app: App, name: str) -> str:
     return f"{deps.settings.base_url}/v1/{app.id}/fn/{name}"
 
 
-def program_of(deps: Deps, app: App, name: str, code: str, timeout_ms: int, env: Mapping[str, str]) -> Program:
+def program_of(deps: Deps, app: App, function: Function, env: Mapping[str, str]) -> Program:
     """The function as Deno runs it."""
     about = {"id": app.id, "name": app.name, "region": app.region, "subdomain": app.subdomain}
-    return Program(app.id, name, code, env, {**about, "api_url": deps.settings.base_url}, timeout_ms / 1000)
+    about["api_url"] = deps.settings.base_url
+    timeout = function.timeout_ms / 1000
+    return Program(app.id, function.name, function.code, env, about, timeout, function.memory_limit_mb)
 
 
 async def deploy(deps: Deps, caller: Caller, params: Deploy) -> dict[str, Any]:
@@ -126,7 +128,7 @@ async def deploy(deps: Deps, caller: Caller, params: Deploy) -> dict[str, Any]:
         seal(deps, app, f"function-env:{function_id}", json.dumps(own).encode()), params.options(),
         datetime.now(UTC), (),
     )  # fmt: skip
-    program = program_of(deps, app, fresh.name, fresh.code, fresh.timeout_ms, await env_of(deps, app, fresh))
+    program = program_of(deps, app, fresh, await env_of(deps, app, fresh))
     await deps.deno.load(program)
     stored = await _store(deps, app, fresh, triggers, before)
     await deps.registry.changed(app.id)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,15 @@ from typing import Any
 import anyio
 import anyio.abc
 import anyio.to_thread
-import httpx
 
 from brolly.core.errors import AppError
 from brolly.engines.deno.check import Diagnostic, check
+from brolly.engines.deno.client import Body, LostError, Response, UnreachableError
 from brolly.engines.deno.host import Host, HostCalls
 from brolly.engines.deno.isolate import Isolate, headers_of, lines_of
+from brolly.engines.deno.memory import BASE_MB, heaviest
 from brolly.engines.deno.process import Bounds, Process
+from brolly.engines.deno.program import Program, busy, full, late
 from brolly.engines.deno.scratch import Scratch, sweep
 
 log = logging.getLogger("brolly.deno")
@@ -29,6 +30,9 @@ log = logging.getLogger("brolly.deno")
 LINGER_SECONDS = 30.0
 """How long ``ctx.waitUntil`` may go on after the answer."""
 WATCH_SECONDS = 1.0
+MEMORY_SECONDS = 0.2
+RELIEVED_SECONDS = 4.0
+"""How long the end of one isolate is given to show, before the whole process is ended."""
 AGAIN_SECONDS = 2.0
 """For how long a version that could not be loaded is not tried again by calls."""
 ROOM_FROM = 0.7
@@ -39,31 +43,13 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """A function as deployed. ``timeout`` in seconds is for one call, its body included."""
-
-    app_id: str
-    name: str
-    code: str
-    env: Mapping[str, str] = field(default_factory=dict[str, str])
-    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    timeout: float = 30.0
-
-    @property
-    def version(self) -> str:
-        """Changes with all that an isolate is made of, so that a changed function gets a new one."""
-        seen = json.dumps([self.name, self.code, dict(self.env), dict(self.about)], sort_keys=True)
-        return hashlib.sha256(seen.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
 class Invocation:
     """One call: the request as the handler sees it, who calls (``ctx.user``, ``ctx.caller``), what it may ask."""
 
     method: str
     url: str
     headers: Sequence[tuple[str, str]]
-    body: bytes
+    body: Body
     about: Mapping[str, Any]
     calls: HostCalls
 
@@ -112,6 +98,7 @@ class _App:
     failed: tuple[str, float, AppError] | None = None
     running: int = 0
     waiting: int = 0
+    relieved_at: float = float("-inf")
     used_at: float = field(default_factory=anyio.current_time)
 
 
@@ -131,7 +118,8 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                group.start_soon(self._watch)
+                group.start_soon(self._watch, self._look_after, WATCH_SECONDS)
+                group.start_soon(self._watch, self._look_at_memory, MEMORY_SECONDS)
                 task_status.started()
         finally:
             with anyio.CancelScope(shield=True):
@@ -191,20 +179,19 @@ class Engine:
                 isolate, response = await self._exchange(app, program, invocation, token)
                 try:
                     lines, cut = lines_of(response)
-                    pending = "x-brolly-pending" in response.headers
+                    pending = response.header("x-brolly-pending") is not None
                     yield Answer(
-                        response.status_code,
+                        response.status,
                         headers_of(response),
                         self._body(program, isolate, response, anyio.current_time() + program.timeout),
                         lines,
                         cut,
-                        "x-brolly-failed" in response.headers,
+                        response.header("x-brolly-failed") is not None,
                         pending,
                     )
                 finally:
                     isolate.leave()
-                    with anyio.CancelScope(shield=True):
-                        await response.aclose()
+                    response.close()
             finally:
                 if pending and self._group is not None:
                     self._group.start_soon(app.host.linger, token, LINGER_SECONDS)
@@ -240,7 +227,7 @@ class Engine:
 
     async def _exchange(
         self, app: _App, program: Program, invocation: Invocation, token: str
-    ) -> tuple[Isolate, httpx.Response]:
+    ) -> tuple[Isolate, Response]:
         """The response's head; repeated once where the process was gone before, or the call changes nothing."""
         call = {"token": token, "url": invocation.url, **invocation.about}
         for again in (True, False):
@@ -253,18 +240,21 @@ class Engine:
                 isolate.leave()
                 if isinstance(error, TimeoutError) or isolate.blocked:
                     raise late(program, blocked=isolate.blocked) from None
-                if not isinstance(error, httpx.TransportError):
+                if not isinstance(error, LostError):
                     raise
-                fresh = isinstance(error, httpx.ConnectError) or invocation.method in SAFE_METHODS
+                if await isolate.is_full():
+                    raise full(program) from None
+                whole = isinstance(invocation.body, bytes)
+                fresh = isinstance(error, UnreachableError) or (whole and invocation.method in SAFE_METHODS)
                 if not (again and fresh):
                     raise await isolate.process.broken(f"ended while {program.name} was working") from None
                 await self._discard(app, isolate)
         raise AssertionError("unreachable")
 
     async def _body(
-        self, program: Program, isolate: Isolate, response: httpx.Response, until: float
+        self, program: Program, isolate: Isolate, response: Response, until: float
     ) -> AsyncGenerator[bytes]:
-        chunks = response.aiter_raw()
+        chunks = response.chunks()
         while True:
             try:
                 with anyio.fail_after(max(until - anyio.current_time(), 0)):
@@ -273,9 +263,11 @@ class Engine:
                 return
             except TimeoutError:
                 raise late(program, blocked=False) from None
-            except httpx.TransportError:
+            except LostError:
                 if isolate.blocked:
                     raise late(program, blocked=True) from None
+                if await isolate.is_full():
+                    raise full(program) from None
                 raise await isolate.process.broken(f"ended while {program.name} was answering") from None
             yield chunk
 
@@ -288,12 +280,7 @@ class Engine:
 
     async def _isolate(self, app: _App, program: Program) -> Isolate:
         found = app.isolates.get(program.name)
-        if (
-            found is not None
-            and found.version == program.version
-            and not found.closed
-            and not found.process.dead.is_set()
-        ):
+        if found is not None and found.version == program.version and found.is_usable:
             found.used_at = anyio.current_time()
             return found
         async with app.changing:
@@ -310,9 +297,9 @@ class Engine:
             await process.start(self._running(), self._bounds)
             app.process = process
         found = app.isolates.get(program.name)
-        if found is not None and found.version == program.version and not found.closed:
+        if found is not None and found.version == program.version and found.is_usable:
             return found
-        isolate = Isolate(app.process, app.host, app.folder, program.name, program.version)
+        isolate = Isolate(app.process, app.host, app.folder, program.name, program.version, program.memory_mb)
         try:
             await isolate.load(self._running(), program.code, program.env, program.about)
         except AppError as error:
@@ -342,26 +329,40 @@ class Engine:
             await isolate.close()
         app.isolates.clear()
 
-    async def _watch(self) -> None:
+    async def _watch(self, look: Callable[[_App, Process], Coroutine[Any, Any, None]], seconds: float) -> None:
         while True:
-            await anyio.sleep(WATCH_SECONDS)
+            await anyio.sleep(seconds)
             async with anyio.create_task_group() as group:
                 for app in list(self._apps.values()):
-                    if app.process is not None:
-                        group.start_soon(self._look_after, app, app.process)
+                    if app.process is not None and not app.process.dead.is_set():
+                        group.start_soon(look, app, app.process)
 
     async def _look_after(self, app: _App, process: Process) -> None:
-        memory = await anyio.to_thread.run_sync(lambda: process.memory)
-        if memory > self._limits.memory_mb * 2**20:
-            process.stderr += b"out of memory"
-            await process.stop()
-            return
-        await self._make_room(app, memory)
+        await self._make_room(app, process.memory)
         for isolate in list(app.isolates.values()):
-            if isolate.running and not await isolate.answers(self._limits.blocked_seconds):
-                isolate.blocked = not process.dead.is_set()
+            if isolate.running and await isolate.memory(self._limits.blocked_seconds) is None:
+                isolate.blocked = not process.dead.is_set() and not isolate.full
                 await self._discard(app, isolate)
         await self._stop_idle(app)
+
+    async def _look_at_memory(self, app: _App, process: Process) -> None:
+        memory = process.memory
+        at_work = [isolate for isolate in app.isolates.values() if isolate.running]
+        floor = (BASE_MB + min(isolate.memory_mb for isolate in at_work)) * 2**20 if at_work else memory
+        if memory > min(floor, self._limits.memory_mb * 2**20):
+            await self._relieve(app, process, memory, at_work)
+
+    async def _relieve(self, app: _App, process: Process, memory: int, at_work: list[Isolate]) -> None:
+        """End the isolate that takes too much, or of a full process the largest; if that is no help, the process."""
+        most, now = self._limits.memory_mb * 2**20, anyio.current_time()
+        crowded = memory > most and not app.relieved_at < now < app.relieved_at + RELIEVED_SECONDS
+        found = await heaviest(at_work, memory)
+        if found is not None and (crowded or found.over):
+            found.isolate.full, app.relieved_at = True, anyio.current_time()
+            await self._discard(app, found.isolate)
+        elif memory > most and now > app.relieved_at + RELIEVED_SECONDS / 2:
+            process.stderr += b"out of memory"
+            await process.stop()
 
     async def _make_room(self, app: _App, memory: int) -> None:
         """End isolates that nobody calls; and before the process is full, the one that waits longest."""
@@ -377,18 +378,3 @@ class Engine:
             async with app.changing:
                 if not app.running:
                     await self._stop(app)
-
-
-def busy() -> AppError:
-    """Too many calls at once."""
-    return AppError("FUNCTION_BUSY", "Concurrency limit reached", retry_after=5)
-
-
-def late(program: Program, *, blocked: bool) -> AppError:
-    """The call took too long."""
-    why = (
-        "kept its isolate busy without ever awaiting, and was ended"
-        if blocked
-        else f"took more than {program.timeout:g} s"
-    )
-    return AppError("FUNCTION_TIMEOUT", f"The function {program.name} {why}.")

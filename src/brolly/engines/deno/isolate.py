@@ -12,15 +12,15 @@ from typing import Any
 from urllib.parse import quote
 
 import anyio
-import httpx
 
 from brolly.core.errors import AppError
+from brolly.engines.deno.client import Body, Client, Response
 from brolly.engines.deno.host import Door, Host
 from brolly.engines.deno.process import Process
 
 LOAD_SECONDS = 30.0
 """For fetching what a module imports, the first time."""
-CONNECTIONS = 200
+ENDED_SECONDS = 2.0
 _HOP = frozenset(
     [
         "host",
@@ -37,26 +37,44 @@ _HOP = frozenset(
         "trailer",
     ]
 )
+_DROPPED = _HOP - {"content-encoding"}
 _OURS = "x-brolly-"
 
 
 class Isolate:
-    """A loaded function. ``running`` counts its calls, ``blocked`` tells that it was ended for not yielding."""
+    """A loaded function. ``running`` counts its calls, ``blocked`` tells that it was ended for not yielding, ``full``
+    that it was for taking more than ``memory_mb``.
+    """
 
-    def __init__(self, process: Process, host: Host, folder: Path, name: str, version: str) -> None:
-        self.process, self.name, self.version = process, name, version
+    def __init__(self, process: Process, host: Host, folder: Path, name: str, version: str, memory_mb: int) -> None:
+        self.process, self.name, self.version, self.memory_mb = process, name, version, memory_mb
         self.running, self.used_at = 0, anyio.current_time()
         self._idle = anyio.Event()
-        self.blocked = self.closed = False
+        self.blocked = self.closed = self.full = False
+        self.ended = anyio.Event()
         self._host, self._door = host, Door(folder)
         # Each gets a name of its own, so that none can reach, or wait for, another's socket.
         self.key = f"{name}@{secrets.token_hex(6)}"
         self._module = folder / f"{secrets.token_hex(12)}.ts"
         self._socket = folder / f"{secrets.token_hex(6)}.s"
-        transport = httpx.AsyncHTTPTransport(
-            uds=str(self._socket), limits=httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=30)
-        )
-        self._client = httpx.AsyncClient(transport=transport, timeout=None)  # noqa: S113 callers bound each call
+        self._client = Client(str(self._socket))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether calls can be sent to it."""
+        return not (self.closed or self.full or self.ended.is_set() or self.process.dead.is_set())
+
+    def _told(self, event: str) -> None:
+        self.full = self.full or event == "full"
+        self.ended.set()
+        self._client.close()
+
+    async def is_full(self) -> bool:
+        """Whether a call that broke did so for want of memory; the word of it may still be on its way."""
+        if self.is_usable:
+            # The supervisor tells in order: behind this answer, or its own end, there is no more to come.
+            await self.memory(ENDED_SECONDS)
+        return self.full
 
     def enter(self) -> None:
         """A call begins."""
@@ -82,6 +100,7 @@ class Isolate:
         # The account as whom functions run may be another; the folder is closed to all others.
         await anyio.Path(self._module).chmod(0o644)
         await group.start(self._host.attend, self._door)
+        self.process.watchers[self.key] = self._told
         answer = await self.process.order(
             "load",
             LOAD_SECONDS,
@@ -90,6 +109,7 @@ class Isolate:
             socket=str(self._socket),
             host=self._door.path,
             secret=self._door.key,
+            memory=self.memory_mb,
             env=dict(env),
             app=dict(about),
         )
@@ -117,19 +137,21 @@ class Isolate:
         )
 
     async def send(
-        self, method: str, headers: Sequence[tuple[str, str]], body: bytes, call: Mapping[str, Any]
-    ) -> httpx.Response:
-        """The response as soon as its head is there; its body must be closed by the caller."""
+        self, method: str, headers: Sequence[tuple[str, str]], body: Body, call: Mapping[str, Any]
+    ) -> Response:
+        """The response as soon as its head is there; it must be closed by the caller."""
         kept = [(k, v) for k, v in headers if k.lower() not in _HOP and not k.lower().startswith(_OURS)]
         told = quote(json.dumps(call, separators=(",", ":"), default=str), safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")
         kept += [("x-brolly-call", told), ("accept-encoding", "identity"), ("host", "function")]
-        request = httpx.Request(method, "http://function/", headers=kept, content=body or None)
-        return await self._client.send(request, stream=True)
+        return await self._client.send(method, "/", kept, body)
 
-    async def answers(self, seconds: float) -> bool:
-        """Whether its event loop turns: asked by the supervisor, answered by the isolate."""
+    async def memory(self, seconds: float) -> float | None:
+        """The bytes that it holds; None when its event loop does not turn, so that it cannot answer."""
         answer = await self.process.order("ping", seconds, key=self.key)
-        return answer is not None and bool(answer.get("alive"))
+        if answer is None or not answer.get("alive"):
+            return None
+        found = answer.get("memory")
+        return found if isinstance(found, int | float) else 0.0
 
     async def close(self) -> None:
         """End it; calls on it break."""
@@ -137,25 +159,27 @@ class Isolate:
             return
         self.closed = True
         self._door.scope.cancel()
+        self.process.watchers.pop(self.key, None)
         with anyio.CancelScope(shield=True):
             await self.process.order("unload", 2.0, key=self.key)
-            await self._client.aclose()
+            self._client.close()
             for path in (self._module, self._socket):
                 await anyio.Path(path).unlink(missing_ok=True)
 
 
-def lines_of(response: httpx.Response) -> tuple[list[dict[str, Any]], int]:
+def lines_of(response: Response) -> tuple[list[dict[str, Any]], int]:
     """The console lines that came with the answer's head, and how many were too many."""
+    coded = response.header("x-brolly-lines")
+    if coded is None:
+        return [], 0
     try:
-        told = json.loads(base64.b64decode(response.headers.get("x-brolly-lines", ""), validate=True) or b"{}")
+        told = json.loads(base64.b64decode(coded, validate=True))
         return [line for line in told.get("lines", []) if isinstance(line, dict)], int(told.get("cut", 0))
     except (ValueError, binascii.Error, AttributeError, TypeError, OverflowError, RecursionError):
         return [], 0
 
 
-def headers_of(response: httpx.Response) -> list[tuple[str, str]]:
+def headers_of(response: Response) -> list[tuple[str, str]]:
     """The handler's own headers."""
-    pairs = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in response.headers.raw]
     # We ask for no encoding, so that one which is there is the handler's own.
-    dropped = _HOP - {"content-encoding"}
-    return [(k, v) for k, v in pairs if k.lower() not in dropped and not k.lower().startswith(_OURS)]
+    return [(k, v) for k, v in response.headers if k not in _DROPPED and not k.startswith(_OURS)]

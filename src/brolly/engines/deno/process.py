@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,13 @@ def own_addresses() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a process may use. ``heap_mb`` is for each isolate; ``private_network`` opens the closed addresses, and
+    """What a process may use. ``heap_mb`` is where V8 gives up, and the process with it: far above what we end isolates
+    for. ``private_network`` opens the closed addresses, and
     ``ipv6`` that family of addresses, whose private ranges cannot be closed.
     """
 
     cache: Path
-    heap_mb: int = 256
+    heap_mb: int = 2048
     private_network: bool = False
     ipv6: bool = False
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -119,7 +120,10 @@ class Process:
         self.stderr = b""
         self._peer: Peer | None = None
         self._process: anyio.abc.Process | None = None
+        self._seen: psutil.Process | None = None
         self._reaped = anyio.Event()
+        self.watchers: dict[str, Callable[[str], None]] = {}
+        """Who is told what became of an isolate, by its key: ``full`` (of memory) or ``ended``."""
         self._answers: dict[int, tuple[anyio.Event, dict[str, Any]]] = {}
         self._next = 1
 
@@ -176,6 +180,8 @@ class Process:
                     if waiting is not None:
                         waiting[1].update(message)
                         waiting[0].set()
+                    elif (watcher := self.watchers.get(str(message.get("key")))) is not None:
+                        watcher(str(message.get("event")))
         except Exception:
             log.exception("a supervisor's connection failed")
         finally:
@@ -232,7 +238,9 @@ class Process:
     def memory(self) -> int:
         """Resident bytes."""
         try:
-            return 0 if self._process is None else psutil.Process(self._process.pid).memory_info().rss
+            if self._seen is None and self._process is not None:
+                self._seen = psutil.Process(self._process.pid)
+            return 0 if self._seen is None else self._seen.memory_info().rss
         except psutil.Error:
             return 0
 

@@ -12,6 +12,7 @@ interface Order {
   socket: string;
   host: string;
   secret: string;
+  memory: number;
   env: Record<string, string>;
   app: Record<string, unknown>;
 }
@@ -19,7 +20,7 @@ interface Order {
 interface Loaded {
   worker: Worker;
   answer: (value: { ready?: unknown; error?: unknown } | null) => void;
-  pings: (() => void)[];
+  pings: ((memory: number) => void)[];
 }
 
 const loaded = new Map<string, Loaded>();
@@ -75,11 +76,16 @@ function load(order: Order): void {
   const entry: Loaded = { worker, answer: (value) => send({ ready: Boolean(value?.ready), error: value?.error, id: order.id }), pings: [] };
   loaded.set(order.key, entry);
   worker.onmessage = (event) => {
+    const told = event.data;
     // The module has postMessage too: what does not know the key is not our half's word.
-    if (event.data?.proof !== order.secret) return;
-    if (event.data.pong) entry.pings.splice(0).forEach((answer) => answer());
-    else {
-      entry.answer(event.data);
+    if (told?.proof !== order.secret) return;
+    if (told.pong) entry.pings.splice(0).forEach((answer) => answer(told.memory));
+    else if (told.full) {
+      entry.answer({ error: { message: "It needs more memory than it may have." } });
+      if (loaded.get(order.key) === entry) unload(order.key);
+      send({ event: "full", key: order.key });
+    } else {
+      entry.answer(told);
       entry.answer = () => {};
     }
   };
@@ -88,7 +94,7 @@ function load(order: Order): void {
     entry.answer({ error: { message: event.message } });
     if (loaded.get(order.key) === entry) loaded.delete(order.key);
     worker.terminate();
-    send({ event: "died", key: order.key, message: event.message });
+    send({ event: "ended", key: order.key });
   };
   worker.postMessage(order);
 }
@@ -101,7 +107,7 @@ function unload(name: string): void {
 function ping(order: Order): void {
   const entry = loaded.get(order.key);
   if (!entry) return send({ id: order.id, gone: true });
-  entry.pings.push(() => send({ id: order.id, alive: true }));
+  entry.pings.push((memory) => send({ id: order.id, alive: true, memory }));
   entry.worker.postMessage({ ping: true });
 }
 

@@ -5,6 +5,7 @@
 /// <reference no-default-lib="true" />
 /// <reference lib="deno.worker" />
 import { AsyncLocalStorage } from "node:async_hooks";
+import { getHeapStatistics } from "node:v8";
 
 interface Init {
   key: string;
@@ -12,6 +13,7 @@ interface Init {
   socket: string;
   host: string;
   secret: string;
+  memory: number;
   env: Record<string, string>;
   app: Record<string, unknown>;
 }
@@ -54,7 +56,30 @@ const inspect = Deno.inspect;
 const ResponseClass = Response;
 // Taken before the module could put its own in the place.
 const post = self.postMessage.bind(self);
+const statistics = getHeapStatistics;
+const [every, never] = [setInterval, clearInterval];
+const LOOK_MS = 50;
 let proof = "";
+
+// --- memory ---------------------------------------------------------------------------------------------
+
+let limit = Infinity;
+let busy = 0;
+let looking: ReturnType<typeof setInterval> | undefined;
+
+/** Bytes in the heap and beside it. Looked at between two turns of the loop; who never awaits is seen from outside. */
+function memory(): number {
+  const told = statistics();
+  return told.used_heap_size + told.external_memory;
+}
+
+function enter(): void {
+  if (!busy++) looking = every(() => memory() > limit && post({ full: true, proof }), LOOK_MS);
+}
+
+function leave(): void {
+  if (!--busy) never(looking);
+}
 
 // --- the host -------------------------------------------------------------------------------------------
 
@@ -306,6 +331,7 @@ async function answer(init: Init, handler: Handler, incoming: Request): Promise<
     signal: incoming.signal,
   });
   const run: Run = { token: call.token, lines: [], cut: 0, sent: 0, answered: false, pending: new Set() };
+  enter();
   return await runs.run(run, async () => {
     try {
       const result = await handler(request, context(init, call, run, request));
@@ -315,6 +341,8 @@ async function answer(init: Init, handler: Handler, incoming: Request): Promise<
       );
     } catch (error) {
       return failed(run, error);
+    } finally {
+      leave();
     }
   });
 }
@@ -362,10 +390,12 @@ async function start(init: Init): Promise<void> {
   }, (request) => answer(init, handler, request));
 }
 
-self.onmessage = (event: MessageEvent) => {
-  if (event.data.ping) return post({ pong: true, proof });
-  proof = event.data.secret;
-  start(event.data).catch((error) => {
+self.onmessage = (event: MessageEvent<Init & { ping?: boolean }>) => {
+  const told = event.data;
+  if (told.ping) return post({ pong: true, memory: memory(), proof });
+  proof = told.secret;
+  limit = told.memory * 2 ** 20;
+  start(told).catch((error) => {
     const known = error instanceof Error;
     post({
       proof,
