@@ -18,9 +18,9 @@ from brolly.rag.filters import Values, condition
 
 Way = Literal["hybrid", "vector", "text"]
 
-RANK_OFFSET = 10
+RANK_OFFSET = 5
 """k of reciprocal rank fusion. The usual 60 flattens the first places, on which it depends here."""
-VECTOR_SHARE = 2.0
+VECTOR_SHARE = 1.5
 """What a place in the list by vectors counts, that in the list by words counting 1."""
 CANDIDATES = 50
 EXACT_UP_TO = 10_000
