@@ -45,7 +45,7 @@ select coalesce(({VERSION}), '') as version, (
     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 )::text as columns, exists (
     select from pg_attribute a join pg_type y on y.oid = a.atttypid
-    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and (y.typtype = 'd' or a.attgenerated = 'v')
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and y.typtype = 'd'
 ) as whole, (
     select json_object_agg(r.rolname, json_build_object(
         'columns', (select coalesce(json_agg(a.attname), '[]') from pg_attribute a where a.attrelid = c.oid
@@ -86,16 +86,23 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A table at one ``version``. ``judged`` are the columns that conditions look at; None for whole rows."""
+    """A table at one ``version``. ``judged`` are the columns that conditions look at."""
 
     version: str
     columns: Mapping[str, Column]
     rights: Mapping[str, Rights]
-    judged: tuple[str, ...] | None
+    judged: tuple[str, ...]
+
+    def value(self, name: str, alias: str) -> str:
+        """The column of a recorded row. What is computed when it is read was not recorded, so it is computed now."""
+        generated = self.columns[name].generated
+        if generated is None:
+            return f"{alias}.{quote(name)}"
+        return f"(select ({generated}) from (select {alias}.*) brolly_v)"
 
     def shown(self, names: tuple[str, ...], alias: str) -> str:
         """These columns of the row, in the form of answers."""
-        found = [(shown_value(self.columns[name], f"{alias}.{quote(name)}"), quote(name)) for name in names]
+        found = [(shown_value(self.columns[name], self.value(name, alias)), quote(name)) for name in names]
         return ", ".join(f"{value} as {name}" for value, name in found)
 
 
@@ -132,7 +139,7 @@ def _facts(row: Any) -> Facts:
             judged |= set(policy["columns"])
             whole |= bool(policy["row"])
     rights = {name: Rights(tuple(role["columns"]), _condition(name, role)) for name, role in roles.items()}
-    return Facts(row["version"], columns, rights, None if whole else tuple(sorted(judged & columns.keys())))
+    return Facts(row["version"], columns, rights, tuple(columns) if whole else tuple(sorted(judged & columns.keys())))
 
 
 def _condition(name: str, role: Any) -> str | None:

@@ -160,12 +160,8 @@ class _Judge:
             f"(select row_to_json(brolly_s.*)::text from (select {facts.shown(columns, 'brolly_t')}) brolly_s) as s{n}"
             for n, columns in enumerate(wanted)
         ]
-        judged = "brolly_e.image::text"
-        if facts.judged is not None:
-            fields = ", ".join(f"brolly_t.{quote(name)}" for name in facts.judged)
-            judged = f"(select row_to_json(brolly_s.*)::text from (select {fields}) brolly_s)"
-        if facts.judged == ():
-            judged = "'{}'::text"
+        fields = ", ".join(f"{facts.value(name, 'brolly_t')} as {quote(name)}" for name in facts.judged)
+        judged = f"(select row_to_json(brolly_s.*)::text from (select {fields}) brolly_s)" if fields else "'{}'::text"
         return (
             f"select {', '.join(forms)}, {judged} as judged from json_array_elements($1::text::json) "
             f"with ordinality brolly_e (image, place), "
