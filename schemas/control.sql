@@ -99,6 +99,38 @@ alter table brolly.audit_log owner to administrator;
 CREATE INDEX audit_log_age ON brolly.audit_log USING brin (created_at);
 CREATE INDEX audit_log_app ON brolly.audit_log USING btree (account_id, app_id, created_at DESC, id DESC);
 
+create table brolly.build_lines (
+    build_id uuid not null,
+    number integer not null,
+    text text not null,
+    constraint build_lines_pkey PRIMARY KEY (build_id, number),
+    constraint build_lines_build_id_fkey FOREIGN KEY (build_id) REFERENCES brolly.builds(id) ON DELETE CASCADE
+);
+alter table brolly.build_lines owner to administrator;
+
+create table brolly.builds (
+    id uuid not null default gen_random_uuid(),
+    deployment_id uuid not null,
+    app_id text not null,
+    state text not null default 'WAITING'::text,
+    options jsonb not null default '{}'::jsonb,
+    environment bytea,
+    attempts integer not null default 0,
+    cached boolean,
+    created_at timestamp with time zone not null default now(),
+    queued_at timestamp with time zone,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    constraint builds_pkey PRIMARY KEY (id),
+    constraint builds_deployment_id_key UNIQUE (deployment_id),
+    constraint builds_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE,
+    constraint builds_deployment_id_fkey FOREIGN KEY (deployment_id) REFERENCES brolly.deployments(id) ON DELETE CASCADE,
+    constraint builds_state_check CHECK ((state = ANY (ARRAY['WAITING'::text, 'QUEUED'::text, 'RUNNING'::text, 'DONE'::text])))
+);
+alter table brolly.builds owner to administrator;
+CREATE INDEX builds_app ON brolly.builds USING btree (app_id);
+CREATE INDEX builds_work ON brolly.builds USING btree (queued_at) WHERE (state = ANY (ARRAY['QUEUED'::text, 'RUNNING'::text]));
+
 create table brolly.cron_runs (
     id bigint not null generated always as identity,
     app_id text not null,

@@ -98,6 +98,16 @@ class Settings:
     deployment_limit_mb: int = _setting(100, "Most megabytes of a front end's zip.")
     deployment_unpacked_mb: int = _setting(500, "Most megabytes that a front end may be when unpacked.")
     deployment_files: int = _setting(20_000, "Most files of a front end.")
+    source_limit_mb: int = _setting(50, "Most megabytes of the zip of a front end's source.")
+    builds_at_once: int = _setting(1, "Builds of front ends that this process does at once.")
+    build_seconds: int = _setting(600, "Seconds after which a build is ended.")
+    build_memory_mb: int = _setting(2048, "Memory in MB above which a build is ended.")
+    build_disk_mb: int = _setting(2048, "Most megabytes that a build may write.")
+    build_cache_mb: int = _setting(4096, "Most megabytes of dependencies that are kept for builds to come.")
+    build_private_network: bool = _setting(False, "Let builds reach this machine's own network.")
+    build_unconfined: bool = _setting(
+        False, "Run builds where the system cannot shut them in; only for code that you trust as yourself."
+    )
     deployments_kept: int = _setting(10, "Finished deployments that are kept per app, for rollback.")
     site_memory_mb: int = _setting(64, "Megabytes of sites' files that are kept in memory.")
     dns_server: str = _setting(

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.routing import Route
 
 from brolly.endpoint import Arguments, endpoint
-from brolly.hosting import upload
+from brolly.hosting import build_routes, upload
 from brolly.hosting.tool import CREATE_FRONTEND_DEPLOYMENT, FRONTEND_OVER_HTTP, MANAGE_FRONTEND
 
 _APP = "/v1/{app_id}/frontend"
@@ -33,5 +33,6 @@ routes = [
     Route(_ONE + "/promote", endpoint(MANAGE_FRONTEND, "promote"), methods=["POST"]),
     Route(_APP + "/env", endpoint(FRONTEND_OVER_HTTP, "get_env"), methods=["GET"]),
     Route(_APP + "/env", endpoint(MANAGE_FRONTEND, prepare=_env), methods=["PUT", "PATCH"]),
+    *build_routes.routes,
     *upload.routes,
 ]

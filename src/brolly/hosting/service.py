@@ -37,7 +37,7 @@ class Rollback(AppParams):
 async def create_deployment(deps: Deps, caller: Caller, params: CreateDeployment) -> dict[str, Any]:
     """Reserve a deployment, and say where to send its zip."""
     app = await deps.registry.get(caller, params.app_id)
-    await _make_room(deps, app)
+    await make_room(deps, app)
     made = await deployments.create(deps, app, params.framework, "files", UPLOAD_SECONDS)
     most = deps.settings.deployment_limit_mb * 1_048_576
     url = upload_url(deps, made, most)
@@ -60,7 +60,7 @@ async def create_deployment(deps: Deps, caller: Caller, params: CreateDeployment
     }
 
 
-async def _make_room(deps: Deps, app: App) -> None:
+async def make_room(deps: Deps, app: App) -> None:
     """Many that wait for nothing fill the store: the oldest give way."""
     rows = await deps.control.fetch(
         "delete from brolly.deployments where id in (select id from brolly.deployments where app_id = $1 "

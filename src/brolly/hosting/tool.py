@@ -1,7 +1,7 @@
 """create_frontend_deployment and manage_frontend, and the larger table behind the HTTP routes."""
 
 from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
-from brolly.hosting import environment, service
+from brolly.hosting import environment, service, source
 
 CREATE_FRONTEND_DEPLOYMENT = Tool(
     "create_frontend_deployment",
@@ -41,6 +41,20 @@ MANAGE_FRONTEND = Tool(
             target=lambda _, made: made and made["deployment_id"],
         ),
         "promote": Action(service.promote, service.DeploymentRef, event="deployment.promote", target="deployment_id"),
+        "create_from_source": Action(
+            source.create_from_source,
+            source.CreateFromSource,
+            idempotent=False,
+            event="deployment.create_from_source",
+            target=lambda _, made: made and made["deployment_id"],
+        ),
+        "start_from_source": Action(
+            source.start_from_source,
+            source.StartFromSource,
+            idempotent=False,
+            event="deployment.start_from_source",
+            target="deployment_id",
+        ),
         "set_env": Action(environment.set_env, environment.SetEnv, event="deployment.env.update"),
     },
     resource="deployment",
@@ -67,3 +81,12 @@ FRONTEND_OVER_HTTP = Tool(
     resource="deployment",
 )
 """Not an MCP tool: for the routes alone."""
+
+BUILD_LOG = Tool(
+    "build_log",
+    "Build log",
+    "What a build prints.",
+    {"": Action(source.open_log, source.ReadBuild, effect=READ)},
+    resource="deployment",
+)
+"""Not an MCP tool: for the live log alone, which goes on after the action has said yes."""

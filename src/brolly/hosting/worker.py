@@ -15,6 +15,7 @@ from brolly.core.errors import AppError
 from brolly.core.worker import Worker
 from brolly.deps import Deps
 from brolly.hosting import retention, start
+from brolly.hosting.build_worker import build_workers
 from brolly.pg.locks import advisory_lock
 
 log = logging.getLogger("brolly.hosting")
@@ -39,7 +40,7 @@ def workers(deps: Deps) -> list[Worker]:
                 strays = now if now - strays >= STRAYS_SECONDS else strays
             await anyio.sleep(PAUSE_SECONDS)
 
-    return [Worker("hosting", run)]
+    return [Worker("hosting", run), *build_workers(deps)]
 
 
 async def attempt(work: object, what: str) -> None:

@@ -26,7 +26,7 @@ from brolly.engines.build.project import (
     find_project,
 )
 from brolly.engines.build.sandbox import Allowance, Sandbox, Stopped, folder_size
-from brolly.engines.deno.process import find_deno
+from brolly.engines.deno.place import find_deno
 
 SHELF = Path("/var/lib/brolly/builds")
 """Root's builds run as another account, which cannot pass the data folder."""
