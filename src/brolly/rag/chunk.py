@@ -61,12 +61,20 @@ class _Maker:
         """Add a piece to the chunk under way, or to a new one where that is full or a new section begins."""
         if piece.kind == "heading" and self._tokens * _SMALL >= self._size and self._fresh():
             self.flush()
-        for each in self._fitting(piece):
+        for part in self._fitting(piece):
+            each = self._with_gap(part)
             room = self._size - self._header_tokens(each.piece)
             if self._held and self._tokens + each.tokens > room:
                 self._break(each)
             self._held.append(each)
             self._tokens += each.tokens
+
+    def _with_gap(self, part: _Counted) -> _Counted:
+        """With the blank lines that stand before it, where they will be inside the chunk."""
+        if not self._held or self._held[-1].piece.end >= part.piece.start:
+            return part
+        gap = self._text.content[self._held[-1].piece.end : part.piece.start]
+        return replace(part, tokens=part.tokens + len(self._spans(gap)))
 
     def _fresh(self) -> bool:
         return len(self._held) > self._shared
@@ -124,7 +132,8 @@ class _Maker:
             if len(self._spans(header)) * 2 <= self._size:
                 said = header.rstrip("\n") + "\n" + said
         if said.strip():
-            path = _common([each.piece.path for each in held])
+            body = [each for each in held if each.piece.kind != "heading"] or held
+            path = _common([each.piece.path for each in body])
             tokens = len(self._spans(said))
             self.made.append(Chunk(said, PATH_SEPARATOR.join(path), self._page(start), start, end, tokens))
 
