@@ -9,7 +9,20 @@ import sys
 import anyio
 from rich.console import Console
 
-from bench import footprint, functions, growth, install, layers, new_app, read_call, rest, start, storage, tool_list
+from bench import (
+    footprint,
+    functions,
+    growth,
+    ingestion,
+    install,
+    layers,
+    new_app,
+    read_call,
+    rest,
+    start,
+    storage,
+    tool_list,
+)
 from bench.machine import describe
 from bench.runner import Measurement, Wishes, run_all
 
@@ -24,6 +37,7 @@ MEASUREMENTS = (
     Measurement("growth", "Memory over many calls", growth.measure),
     Measurement("storage", "Files", storage.measure),
     Measurement("functions", "Functions", functions.measure),
+    Measurement("ingestion", "Documents for search", ingestion.measure),
     Measurement("install", "What an installation weighs", install.measure),
 )
 
