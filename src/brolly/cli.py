@@ -251,6 +251,27 @@ def logs(app: str, function: str, home: Path | None, **wanted: Any) -> None:
 
 
 @brolly.command()
+@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--app", metavar="APP", help="Id or name of the app (BROLLY_APP).")
+@click.option(
+    "--framework",
+    type=click.Choice(["react-vite", "nextjs-static", "static", "other"]),
+    help="What it was built with; default: what package.json tells.",
+)
+@_home
+@_json
+def deploy(folder: Path, app: str | None, framework: str | None, home: Path | None, as_json: bool) -> None:
+    """Make a built front end live.
+
+    FOLDER holds index.html, such as dist. Hidden files and what .brollyignore names are left out. The running server
+    is asked, or the one of BROLLY_URL, with the owner's key or BROLLY_API_KEY.
+    """
+    from brolly.commands.deploy import deploy_folder
+
+    sys.exit(deploy_folder(home, folder, app, framework, as_json))
+
+
+@brolly.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 if something is pending.")
 @_home
 @_json

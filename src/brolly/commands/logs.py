@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brolly.commands.connection import app_id, ask, refusal, server
 from brolly.commands.terminal import write
 from brolly.core.errors import AppError
-from brolly.core.settings import Settings, load_settings
+from brolly.core.settings import load_settings
 
 if TYPE_CHECKING:
     import httpx
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _SPAN = re.compile(r"(\d{1,6})\s*(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LEVELS = {"error": "red", "warn": "yellow", "info": "", "debug": "dim"}
-_QUIET_SECONDS = 60.0
-"""The server says at least this often that it is still there."""
 
 
 def show_logs(
@@ -33,14 +31,14 @@ def show_logs(
     query: dict[str, str] = {"level": "error"} if errors else {}
     if since is not None:
         query["since"] = moment(since, datetime.now(UTC)).isoformat()
-    with _server(load_settings(home=home)) as http:
-        path = f"/v1/{_app_id(http, app)}/functions/{function}/logs"
+    with server(load_settings(home=home)) as http:
+        path = f"/v1/{app_id(http, app)}/functions/{function}/logs"
         show = _show_json if as_json else _shower()
         if follow:
             for entry in _follow(http, f"{path}/stream", {**query, "limit": str(limit)}):
                 show(entry)
             return
-        found = _ask(http, path, {**query, "limit": str(limit)})
+        found = ask(http, path, {**query, "limit": str(limit)})
         for entry in reversed(found["logs"]):
             show(entry)
 
@@ -59,75 +57,6 @@ def moment(text: str, now: datetime) -> datetime:
         ) from None
 
 
-@contextmanager
-def _server(settings: Settings) -> Generator[httpx.Client]:
-    """A client of the server that BROLLY_URL names, else of the one of this data folder, with the owner's key."""
-    import httpx
-
-    from brolly.daemon import find_server
-
-    running = find_server(settings.home)
-    url = settings.url or (running.url if running else "")
-    if not url:
-        raise AppError(
-            "STATE_PREREQUISITE_MISSING",
-            "No server runs that could be asked.",
-            remediation="Start it with brolly up, or name one elsewhere with BROLLY_URL and BROLLY_API_KEY.",
-        )
-    key = settings.api_key
-    if not key:
-        with suppress(OSError):
-            key = (settings.home / "owner.key").read_text().strip()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    local = not settings.url
-    with httpx.Client(base_url=url, headers=headers, timeout=_QUIET_SECONDS, trust_env=not local) as client:
-        try:
-            yield client
-        except httpx.HTTPError as error:
-            raise AppError(
-                "EXTERNAL_NETWORK_ERROR",
-                f"The server at {url} does not answer, or ended: {error}.",
-                remediation="See brolly status, start it with brolly up and repeat.",
-            ) from error
-
-
-def _ask(http: httpx.Client, path: str, query: Mapping[str, str]) -> Any:
-    answer = http.get(path, params=query)
-    if not answer.is_success:
-        raise _refusal(answer)
-    return answer.json()
-
-
-def _refusal(answer: httpx.Response) -> AppError:
-    try:
-        error = answer.json()["error"]
-        return AppError(error["code"], error["message"], remediation=error["remediation"])
-    except (ValueError, KeyError, TypeError):
-        return AppError("INTERNAL_ERROR", f"The server answered {answer.status_code}: {answer.text[:200]}")
-
-
-def _app_id(http: httpx.Client, app: str) -> str:
-    """The id; apps may be named by their name as well, if only one has it."""
-    if app.startswith("app_"):
-        return app
-    found: list[str] = []
-    offset = 0
-    while True:
-        page = _ask(http, "/apps", {"limit": "1000", "offset": str(offset)})
-        found += [each["id"] for each in page["apps"] if each["name"] == app]
-        offset += len(page["apps"])
-        if "next_offset" not in page:
-            break
-    if len(found) == 1:
-        return found[0]
-    said = "more than one app has that name" if found else "there is none of that name"
-    raise AppError(
-        "RESOURCE_NOT_FOUND",
-        f"No app {app!r}: {said}.",
-        remediation="Give the app's id (app_…), which the tool manage_app lists.",
-    )
-
-
 def _follow(http: httpx.Client, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Entries as they come, without end. The server ends a stream now and then; the next goes on where it ended."""
     last = ""
@@ -135,7 +64,7 @@ def _follow(http: httpx.Client, path: str, query: Mapping[str, str]) -> Iterator
         with http.stream("GET", path, params=query, headers={"Last-Event-ID": last} if last else {}) as answer:
             if not answer.is_success:
                 answer.read()
-                raise _refusal(answer)
+                raise refusal(answer)
             for line in answer.iter_lines():
                 if line.startswith("id: "):
                     last = line[4:]

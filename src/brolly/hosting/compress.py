@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import brotli  # pyright: ignore[reportMissingTypeStubs]
 from backports import zstd
@@ -24,8 +25,7 @@ _WORTH = 0.95
 
 
 def _brotli(data: bytes, quality: int) -> bytes:
-    made: bytes = brotli.compress(data, quality=quality)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return made
+    return cast(bytes, brotli.compress(data, quality=quality))  # pyright: ignore[reportUnknownMemberType]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from brolly.endpoint import Arguments, endpoint
-from brolly.hosting import build_routes, upload
+from brolly.endpoint import Arguments, deps_of, endpoint
+from brolly.hosting import build_routes, domains, upload
 from brolly.hosting.tool import CREATE_FRONTEND_DEPLOYMENT, FRONTEND_OVER_HTTP, MANAGE_FRONTEND
 
 _APP = "/v1/{app_id}/frontend"
@@ -21,7 +24,28 @@ def _env(arguments: Arguments) -> tuple[str, Arguments]:
     return "set_env", {"app_id": app_id, "vars": given}
 
 
+def _domain(action: str) -> Callable[[Arguments], tuple[str, Arguments]]:
+    def prepare(arguments: Arguments) -> tuple[str, Arguments]:
+        return "configure_custom_domain", {**arguments, "domain_action": action}
+
+    return prepare
+
+
+async def _ask(request: Request) -> Response:
+    """For the front server: whether to get a certificate for the name."""
+    known = await domains.is_ours(deps_of(request), request.query_params.get("domain", "")[:300])
+    return PlainTextResponse("yes" if known else "no", 200 if known else 404)
+
+
+_DOMAINS = "/v1/{app_id}/custom-domains"
+_DOMAIN = _DOMAINS + "/{domain_id}"
 routes = [
+    Route("/domains/ask", _ask, methods=["GET"]),
+    Route(_DOMAINS, endpoint(MANAGE_FRONTEND, prepare=_domain("add"), status=201), methods=["POST"]),
+    Route(_DOMAINS, endpoint(MANAGE_FRONTEND, prepare=_domain("list")), methods=["GET"]),
+    Route(_DOMAIN, endpoint(MANAGE_FRONTEND, prepare=_domain("remove")), methods=["DELETE"]),
+    Route(_DOMAIN + "/status", endpoint(MANAGE_FRONTEND, prepare=_domain("status")), methods=["GET"]),
+    Route(_DOMAIN + "/verify", endpoint(MANAGE_FRONTEND, prepare=_domain("verify")), methods=["POST"]),
     Route(_APP + "/deployments", endpoint(CREATE_FRONTEND_DEPLOYMENT), methods=["POST"]),
     Route(_APP + "/deployments", endpoint(MANAGE_FRONTEND, "list_deployments"), methods=["GET"]),
     Route(_APP + "/rollback", endpoint(MANAGE_FRONTEND, "rollback"), methods=["POST"]),

@@ -118,6 +118,10 @@ class Sites:
             self._hosts.popitem(last=False)
         return found
 
+    def forget(self, host: str) -> None:
+        """Look the host up anew; other processes do within ``UNKNOWN_SECONDS``."""
+        self._hosts.pop(host, None)
+
     async def _look_up(self, host: str) -> Found | None:
         label = label_of(self._deps.settings, host)
         if label is not None:

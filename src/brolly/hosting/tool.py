@@ -1,7 +1,7 @@
 """create_frontend_deployment and manage_frontend, and the larger table behind the HTTP routes."""
 
 from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
-from brolly.hosting import environment, service, source
+from brolly.hosting import domains, environment, service, source
 
 CREATE_FRONTEND_DEPLOYMENT = Tool(
     "create_frontend_deployment",
@@ -54,6 +54,12 @@ MANAGE_FRONTEND = Tool(
             idempotent=False,
             event="deployment.start_from_source",
             target="deployment_id",
+        ),
+        "configure_custom_domain": Action(
+            domains.configure,
+            domains.Domain,
+            event=lambda params, _: f"custom_domain.{params.domain_action if params else 'configure'}",
+            target="domain_id",
         ),
         "set_env": Action(environment.set_env, environment.SetEnv, event="deployment.env.update"),
     },
