@@ -82,6 +82,13 @@ async def _delete(demo: Demo, http: httpx.AsyncClient, owner: Person, object_id:
     demo.expect(erased, "bytes and row are gone; an old link finds nothing")
 
 
+async def send_bytes(url: str, data: bytes, headers: dict[str, str]) -> None:
+    """The bytes go to the signed URL."""
+    sent = await _bare("PUT", url, content=data, headers=headers)
+    if not sent.is_success:
+        raise DemoFailed(f"PUT {url.partition('?')[0]}: {sent.status_code}")
+
+
 async def _bare(method: str, url: str, **more: Any) -> httpx.Response:
     """A request that knows nothing but the URL, as a browser makes it."""
     async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as browser:
