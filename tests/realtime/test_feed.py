@@ -117,15 +117,18 @@ async def test_listeners_are_killed_and_nothing_is_lost_or_repeated(
     await admin.execute("create sequence if not exists numbers start 1000")
     connections = [await connect() for _ in range(6)]
     heard: list[Change] = []
-    async with feed.subscribe(app) as subscription:
+    # Another server's feed: each hears everything, though one tells writers not to wake the other.
+    second = Feed(deps)
+    async with second.opened(), feed.subscribe(app) as subscription, second.subscribe(app) as other:
         async with anyio.create_task_group() as group:
             group.start_soon(kill, admin, app)
             for name, connection in enumerate(connections):
                 group.start_soon(write, connection, name, chance, expected)
         heard += await take(subscription, len(expected))
+        there = await take(other, len(expected))
         with anyio.move_on_after(0.3):
             heard += (await subscription.batches.receive()).changes
-    assert sorted(titles(heard)) == sorted(expected)
+    assert sorted(titles(heard)) == sorted(titles(there)) == sorted(expected)
     # And from any of them on, exactly what came after it.
     for place in chance.sample(range(len(heard)), 25):
         replay = await feed.replay(app, position_of(heard[place].token), ["posts"], limit=10_000)

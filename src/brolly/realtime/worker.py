@@ -52,16 +52,22 @@ def workers(deps: Deps) -> list[Worker]:
 
     async def run() -> None:
         while True:
-            rows = await deps.control.fetch(_DUE, pause_of(deps), AT_ONCE)
-            for row in rows:
-                await _tend(deps, row["app_id"])
-            if len(rows) < AT_ONCE:
+            if await tend_due(deps) < AT_ONCE:
                 await anyio.sleep(LOOK_SECONDS)
 
     return [Worker("realtime", run)]
 
 
-async def _tend(deps: Deps, app_id: str) -> None:
+async def tend_due(deps: Deps) -> int:
+    """Tend the apps for which it is time; how many these were."""
+    rows = await deps.control.fetch(_DUE, pause_of(deps), AT_ONCE)
+    for row in rows:
+        await tend(deps, row["app_id"])
+    return len(rows)
+
+
+async def tend(deps: Deps, app_id: str) -> None:
+    """Trim what is old, put back what was lost."""
     app = await deps.registry.find(app_id)
     if app is None or app.status != "ready":
         return
