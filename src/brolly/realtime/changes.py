@@ -82,7 +82,8 @@ def _bad_token() -> AppError:
     return AppError(
         "VALIDATION_INVALID_SCHEMA",
         "since is not the id of a change.",
-        remediation="Send the id of the last change, or the since of the last subscribed message, as it came; manage_realtime get shows the tables that are recorded.",
+        remediation="Send the id of the last change, or the since of the last subscribed message, as it came; "
+        "manage_realtime get shows the tables that are recorded.",
     )
 
 
