@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from brolly.core.settings import PREFIX, Settings, load_settings
-from brolly.demo import blog, files, functions, knowledge, people, trail
+from brolly.demo import blog, files, functions, knowledge, people, site, trail
 from brolly.demo.stage import Demo, DemoFailed, Screen
 
 _START_SECONDS = 3.0  # until a server that was just started can be found
@@ -61,6 +61,7 @@ async def _all_steps(demo: Demo, name: str) -> None:
     await files.play(demo)
     await functions.play(demo)
     await knowledge.play(demo)
+    await site.play(demo)
     await trail.play(demo)
 
 
