@@ -28,7 +28,7 @@ from brolly.core.reserved import ROUTE_WORDS
 from brolly.deps import Deps
 from brolly.hosting.entrance import SiteEntrance
 from brolly.identity import authorization_of, identify, take_token
-from brolly.mcp_server import McpEntrance
+from brolly.mcp_http import McpEntrance
 
 log = logging.getLogger("brolly.http")
 

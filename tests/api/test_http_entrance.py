@@ -224,7 +224,7 @@ async def test_no_parameter_of_the_server_is_passed_over(http: httpx.AsyncClient
 
 
 def test_the_url_narrows_and_never_widens() -> None:
-    from brolly.mcp_server import with_parameters
+    from brolly.mcp_http import with_parameters
 
     held = {"x-brolly-read-only": "1", "x-brolly-tools": "manage_app"}
     assert with_parameters({}, "read_only=true&tools=manage_schema") == {

@@ -1,4 +1,5 @@
-"""The pages about the tools (``tools/*.md``): in the wheel, or beside the sources in a checkout."""
+"""The pages about the tools (``tools/*.md``) and the workflows (``tools/skills/*.md``): in the wheel, or beside the
+sources in a checkout."""
 
 from __future__ import annotations
 
@@ -20,8 +21,18 @@ def _folder() -> Traversable | None:
 @cache
 def tool_pages() -> Mapping[str, str]:
     """Each tool's page as Markdown, by tool name."""
+    return _texts(_folder())
+
+
+@cache
+def skill_files() -> Mapping[str, str]:
+    """Each workflow's file, by name."""
     folder = _folder()
-    if folder is None:
+    return _texts(folder / "skills" if folder is not None else None)
+
+
+def _texts(folder: Traversable | None) -> Mapping[str, str]:
+    if folder is None or not folder.is_dir():
         return {}
     return {
         entry.name.removesuffix(".md"): entry.read_text("utf-8")
