@@ -59,6 +59,7 @@ class Embedder:
         self.seen: Counter[str] = Counter()
         self.failures: list[AppError] = []
         self.cut = 0
+        self.lost = 0
         self.gate: anyio.Event | None = None
         self.waiting = anyio.Event()
 
@@ -72,7 +73,7 @@ class Embedder:
             raise self.failures.pop(0)
         self.seen.update(texts)
         found = await embed_texts(deps, app, texts, model)
-        return replace(found, vectors=[vector[self.cut :] for vector in found.vectors])
+        return replace(found, vectors=[vector[self.cut :] for vector in found.vectors[self.lost :]])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,6 +135,13 @@ async def test_vectors_of_another_length_are_never_stored(library: Library, tabl
     told = await library.read("work", text="One number short.")
     assert (told["status"], told["error_code"]) == ("failed", "STATE_PREREQUISITE_MISSING")
     assert "255" in told["error_message"]
+    assert not await library.chunks(told["id"], table)
+
+
+async def test_fewer_vectors_than_texts_are_a_broken_answer(library: Library, table: str, embedder: Embedder) -> None:
+    embedder.lost = 1
+    told = await library.read("work", text="Nothing comes back.")
+    assert (told["status"], told["error_code"]) == ("failed", "MODEL_BROKEN_ANSWER")
     assert not await library.chunks(told["id"], table)
 
 

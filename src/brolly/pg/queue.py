@@ -7,27 +7,27 @@ of the queue's own, which listens.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import asyncpg
-from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
-from pgqueuer.adapters.persistence import qb
-from pgqueuer.adapters.persistence.queries import Queries
-from pgqueuer.core.qm import QueueManager
-from pgqueuer.domain.errors import RetryRequested
-from pgqueuer.domain.models import Job
-from pgqueuer.domain.settings import DBSettings, Durability
-from pgqueuer.domain.types import Channel
 
 from brolly.pg.errors import translated
 from brolly.pg.pool import CONNECT_SECONDS, Database
 from brolly.pg.server import Server
+
+# The library is imported by the functions that need it: it takes a fifth of a second, which no command has to wait.
+if TYPE_CHECKING:
+    from pgqueuer.adapters.persistence.queries import Queries
+    from pgqueuer.core.qm import QueueManager
+    from pgqueuer.domain.models import Job
+    from pgqueuer.domain.settings import DBSettings
 
 SCHEMA = "brolly_queue"
 HEARTBEAT_SECONDS = 30.0
@@ -52,6 +52,9 @@ class Again(Exception):  # noqa: N818 - not a failure
 @cache
 def settings() -> DBSettings:
     """The names of the library's tables, said outright: it would take them from the environment."""
+    from pgqueuer.domain.settings import DBSettings, Durability
+    from pgqueuer.domain.types import Channel
+
     return DBSettings(
         prefix="",
         db_schema=SCHEMA,
@@ -83,6 +86,9 @@ class _PoolDriver:
 
 def queries_over(driver: Any) -> Queries:
     """The library's statements, over that driver."""
+    from pgqueuer.adapters.persistence import qb
+    from pgqueuer.adapters.persistence.queries import Queries
+
     named = settings()
     return Queries(
         driver,
@@ -124,6 +130,10 @@ class Queue:
         """Work until cancelled: then what is being done is put back, for another process. Raises when the database
         goes away.
         """
+        await anyio.to_thread.run_sync(importlib.import_module, "pgqueuer.core.qm")
+        from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
+        from pgqueuer.core.qm import QueueManager
+
         with translated():
             connection: Any = await asyncpg.connect(**self._server.connect_args(), timeout=CONNECT_SECONDS)
         manager = QueueManager(queries_over(AsyncpgDriver(connection)), channel=settings().channel)
@@ -167,6 +177,8 @@ class _Run:
         self._handler = handler
 
     async def __call__(self, job: Job) -> None:
+        from pgqueuer.domain.errors import RetryRequested
+
         payload: Payload = json.loads(job.payload or b"{}")
         again: float | None = None
         done = False
