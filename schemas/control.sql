@@ -17,6 +17,61 @@ create table brolly.accounts (
 );
 alter table brolly.accounts owner to administrator;
 
+create table brolly.ai_bodies (
+    id bigint not null generated always as identity,
+    app_id text not null,
+    at timestamp with time zone not null default now(),
+    model text not null,
+    user_id text not null default ''::text,
+    request text not null,
+    answer text not null,
+    ends_at timestamp with time zone not null,
+    constraint ai_bodies_pkey PRIMARY KEY (id),
+    constraint ai_bodies_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.ai_bodies owner to administrator;
+CREATE INDEX ai_bodies_app ON brolly.ai_bodies USING btree (app_id, id DESC);
+CREATE INDEX ai_bodies_end ON brolly.ai_bodies USING btree (ends_at);
+
+create table brolly.ai_reservations (
+    id uuid not null default gen_random_uuid(),
+    app_id text not null,
+    amount numeric not null,
+    ends_at timestamp with time zone not null,
+    constraint ai_reservations_pkey PRIMARY KEY (id),
+    constraint ai_reservations_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.ai_reservations owner to administrator;
+CREATE INDEX ai_reservations_app ON brolly.ai_reservations USING btree (app_id);
+
+create table brolly.ai_spending (
+    app_id text not null,
+    month date not null,
+    spent numeric not null default 0,
+    constraint ai_spending_pkey PRIMARY KEY (app_id, month),
+    constraint ai_spending_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.ai_spending owner to administrator;
+
+create table brolly.ai_usage (
+    account_id uuid not null,
+    app_id text,
+    day date not null,
+    model text not null,
+    user_id text not null default ''::text,
+    requests bigint not null default 0,
+    prompt_tokens bigint not null default 0,
+    completion_tokens bigint not null default 0,
+    cost_usd numeric not null default 0,
+    estimated bigint not null default 0,
+    unpriced bigint not null default 0,
+    constraint ai_usage_account_id_app_id_day_model_user_id_key UNIQUE NULLS NOT DISTINCT (account_id, app_id, day, model, user_id),
+    constraint ai_usage_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.accounts(id) ON DELETE CASCADE,
+    constraint ai_usage_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE
+);
+alter table brolly.ai_usage owner to administrator;
+CREATE INDEX ai_usage_app ON brolly.ai_usage USING btree (app_id, day);
+
 create table brolly.api_keys (
     id uuid not null default gen_random_uuid(),
     account_id uuid not null,
@@ -64,6 +119,8 @@ create table brolly.apps (
     paused_reason text,
     created_at timestamp with time zone not null default now(),
     updated_at timestamp with time zone not null default now(),
+    ai_config jsonb not null default '{}'::jsonb,
+    ai_key bytea,
     constraint apps_pkey PRIMARY KEY (id),
     constraint apps_account_id_name_key UNIQUE (account_id, name),
     constraint apps_db_name_key UNIQUE (db_name),

@@ -21,6 +21,7 @@ from brolly.deps import Deps
 from brolly.engines.deno import Bounds, Engine
 from brolly.engines.deno import Limits as EngineLimits
 from brolly.engines.embedding import LocalModel
+from brolly.engines.outgoing import Outgoing
 from brolly.pg.catalog import Snapshot
 from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
@@ -148,6 +149,7 @@ async def open_deps(settings: Settings, log: Log = lambda _line: None) -> AsyncG
         )
         deno = Engine(bounds, EngineLimits(memory_mb=settings.function_memory_mb))
         deps = _assemble(settings, secret, control, databases, Listener(server), pools, blob, deno)
+        stack.push_async_callback(deps.outgoing.close)
         group = await stack.enter_async_context(anyio.create_task_group())
         await group.start(deno.run)
         infrastructure = [Worker("listener", deps.listener.run)]
@@ -196,6 +198,7 @@ def _assemble(
         blob=blob,
         deno=deno,
         local_model=LocalModel(),
+        outgoing=Outgoing(settings.allow_private_network),
         slices=SLICES,
         tools={n: t for n, t in tools.items() if not wanted or n in wanted},
         capabilities={name: run for s in SLICES for name, run in s.provides.items()},

@@ -12,6 +12,7 @@ from brolly.core.slice import Slice
 from brolly.core.tool import AuditEvent, Tool
 from brolly.engines.deno import Engine
 from brolly.engines.embedding import LocalModel
+from brolly.engines.outgoing import Outgoing
 from brolly.pg.catalogs import Catalogs
 from brolly.pg.databases import Databases
 from brolly.pg.listen import Listener
@@ -36,6 +37,7 @@ class Deps:
     blob: BlobStore
     deno: Engine
     local_model: LocalModel
+    outgoing: Outgoing
     slices: tuple[Slice, ...]
     tools: Mapping[str, Tool]
     capabilities: Mapping[str, Callable[..., Any]]

@@ -176,6 +176,12 @@ class RateLimits:
             lease.spent += 1
         return Standing(limit, lease.left + lease.rest, max(1, math.ceil(lease.ends - now)), admitted)
 
+    async def take_one(self, subject: str, limit: int) -> Standing:
+        """One call of a count that replicas share call by call: for what costs far more than the counting."""
+        lease = _Lease(subject, limit, now := self._clock())
+        granted, taken = await self._take(subject, lease, 1, limit)
+        return Standing(limit, max(0, limit - taken), max(1, math.ceil(lease.ends - now)), granted > 0)
+
     async def _refill(self, subject: str, lease: _Lease, limit: int) -> None:
         """Take one share, for all requests of the subject that wait for it."""
         if lease.lock is None:

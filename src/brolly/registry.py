@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ CHANNEL = "brolly_apps"
 COLUMNS = (
     "id, account_id::text, name, subdomain, db_name, region, status, access_mode, allowed_origins, "
     "storage_config::text, jwt_config::text, auth_hook_function, visibility, listed, "
-    "paused_at, paused_reason, created_at, updated_at"
+    "paused_at, paused_reason, created_at, updated_at, ai_config::text, ai_key"
 )
 
 
@@ -43,13 +43,16 @@ class App:
     paused_reason: str | None
     created_at: datetime
     updated_at: datetime
+    ai_config: dict[str, Any] = field(default_factory=dict[str, Any])
+    ai_key: bytes | None = field(default=None, repr=False)
+    """The owner's key to a model provider, sealed."""
 
 
 def app_of(row: Any) -> App:
     """The record of a row selected with this module's columns."""
     values = dict(row)
     values["allowed_origins"] = tuple(values["allowed_origins"])
-    for name in ("storage_config", "jwt_config"):
+    for name in ("storage_config", "jwt_config", "ai_config"):
         values[name] = json.loads(values[name])
     return App(**values)
 

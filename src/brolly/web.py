@@ -43,6 +43,9 @@ _WEBHOOK = re.compile(r"/v1/[^/]+/webhook/")
 _OWN_CREDENTIALS = re.compile(r"/auth/|/v1/[^/]+/fn/")
 # These routes take bodies of any length and bound them themselves, as they arrive.
 _STREAMED = re.compile(r"/mcp|/objects/|/uploads/|/storage/[^/]+/tus(?:/|$)")
+# Pictures travel inside these.
+_MODELS = re.compile(r"/v1/(?:[^/]+/)?(?:ai/)?(?:chat/completions|embeddings)")
+_MODELS_LIMIT = 25 * 1024 * 1024
 _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _CORS_HEADERS = (
     "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "
@@ -135,23 +138,25 @@ class BodyLimit:
         if scope["type"] != "http" or _STREAMED.match(scope["path"]):
             await self.app(scope, receive, send)
             return
+        limit = max(self.limit, _MODELS_LIMIT) if _MODELS.fullmatch(scope["path"]) else self.limit
         announced = header(scope, b"content-length") or "0"
-        if not announced.isdigit() or int(announced) > self.limit:
-            raise self._too_large()
+        if not announced.isdigit() or int(announced) > limit:
+            raise _too_large(limit)
         seen = 0
 
         async def limited() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.limit:
-                raise self._too_large()
+            if seen > limit:
+                raise _too_large(limit)
             return message
 
         await self.app(scope, limited, send)
 
-    def _too_large(self) -> AppError:
-        return AppError("REQUEST_TOO_LARGE", f"The body is larger than {self.limit} bytes.")
+
+def _too_large(limit: int) -> AppError:
+    return AppError("REQUEST_TOO_LARGE", f"The body is larger than {limit} bytes.")
 
 
 class Cors:

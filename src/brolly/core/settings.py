@@ -17,6 +17,7 @@ PREFIX = "BROLLY_"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 APP_ID = re.compile(r"app_[a-z0-9]{1,60}")
 DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+AI_PROVIDER = re.compile(r"[a-z][a-z0-9-]{0,30}")
 REGION = re.compile(r"^[a-z]+(-[a-z0-9]+)+$")
 
 
@@ -113,6 +114,15 @@ class Settings:
     dns_server: str = _setting(
         "", "Address of the name server that is asked about custom domains; default: the system's."
     )
+    ai_providers: tuple[str, ...] = _setting(
+        (),
+        "Model providers, separated by commas: openai=KEY, anthropic=KEY, google=KEY, openrouter=KEY, ollama, "
+        "or a name and address, lab=https://:KEY@llm.example.com/v1.",
+        hidden=True,
+    )
+    ai_model: str = _setting("", "Model for chat, provider/model; default: the first provider's.")
+    ai_embedding_model: str = _setting("", "Model for embeddings, provider/model; default: a provider's, else local.")
+    ai_timeout: int = _setting(120, "Seconds to wait for a model's answer, or for the next part of one.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")
@@ -226,6 +236,7 @@ def _check(settings: Settings) -> Settings:
         raise _invalid("sites_domain", settings.sites_domain, "a domain such as example.com, in small letters")
     _check_mail(settings)
     _check_s3(settings)
+    _check_ai(settings)
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise _invalid("log_level", settings.log_level, "debug, info, warning or error")
     return settings
@@ -266,6 +277,28 @@ def _check_s3(settings: Settings) -> None:
             )
     if bool(settings.s3_access_key) != bool(settings.s3_secret_key):
         raise AppError("CONFIG_INVALID", "BROLLY_S3_ACCESS_KEY and BROLLY_S3_SECRET_KEY go together; one is missing.")
+
+
+def _check_ai(settings: Settings) -> None:
+    for entry in settings.ai_providers:
+        name, _, value = entry.partition("=")
+        if not AI_PROVIDER.fullmatch(name) or ("://" in value and not _is_service(value)):
+            # What stands behind the sign is a key, so no message repeats it.
+            raise AppError(
+                "CONFIG_INVALID",
+                f"BROLLY_AI_PROVIDERS has an entry for {name[:40]!a} that is neither name=KEY nor "
+                "name=https://:KEY@host/path, with a name of small letters, digits and -.",
+            )
+
+
+def _is_service(address: str) -> bool:
+    try:
+        url = urlsplit(address)
+        protocol, _, scheme = url.scheme.rpartition("+")
+        known = protocol in ("", "openai", "anthropic", "google") and scheme in ("http", "https")
+        return known and bool(url.hostname) and url.port != 0 and not (url.query or url.fragment)
+    except ValueError:
+        return False
 
 
 def _is_origin(address: str) -> bool:
