@@ -183,7 +183,7 @@ def _redirect(words: Sequence[str]) -> tuple[RedirectRule | None, str]:
         return None, "it names no address to go to"
     target, *more = rest
     status, forced, why = _status(more)
-    why = why or _wrong_target(source, target, status)
+    why = why or _wrong_target(source, target, status, [value[1:] for _, value in query if value.startswith(":")])
     if why:
         return None, why
     return RedirectRule(source, target, status, forced, tuple(query)), ""
@@ -201,7 +201,7 @@ def _status(words: Sequence[str]) -> tuple[int, bool, str]:
     return status, forced, ""
 
 
-def _wrong_target(source: str, target: str, status: int) -> str:
+def _wrong_target(source: str, target: str, status: int, taken: Sequence[str]) -> str:
     if not target.isprintable() or len(target) > LONGEST_LINE:
         return "its address has characters that no address has"
     if target.startswith(("http://", "https://")):
@@ -213,6 +213,6 @@ def _wrong_target(source: str, target: str, status: int) -> str:
         return f"{target[:80]!r} is neither a path nor an http address"
     if status not in (200, 404) and target == source:
         return "it leads to itself"
-    known = {*_PLACEHOLDER.findall(source), *(["splat"] if "*" in source else [])}
-    unknown = [name for name in _PLACEHOLDER.findall(target) if name not in known]
-    return f"it has no :{unknown[0]} in the path it comes from" if unknown and not known else ""
+    known = {*_PLACEHOLDER.findall(source), *(["splat"] if "*" in source else []), *taken}
+    unknown = [name for name in _PLACEHOLDER.findall(urlsplit(target).path) if name not in known]
+    return f"it has no :{unknown[0]} in the path it comes from" if unknown else ""

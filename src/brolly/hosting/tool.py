@@ -6,7 +6,7 @@ from brolly.hosting import domains, environment, service, source
 CREATE_FRONTEND_DEPLOYMENT = Tool(
     "create_frontend_deployment",
     "New deployment",
-    "Reserve a deployment; PUT a zip of the build folder's content to uploadUrl.",
+    "Reserve; PUT a zip of the build folder's content to uploadUrl.",
     {
         "": Action(
             service.create_deployment,
@@ -22,7 +22,7 @@ CREATE_FRONTEND_DEPLOYMENT = Tool(
 
 MANAGE_FRONTEND = Tool(
     "manage_frontend",
-    "Front ends",
+    "Sites",
     "Sites.",
     {
         "start_deployment": Action(
