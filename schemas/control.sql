@@ -284,6 +284,22 @@ CREATE INDEX deployments_app ON brolly.deployments USING btree (app_id, created_
 CREATE INDEX deployments_waiting ON brolly.deployments USING btree (upload_expires_at) WHERE (status = 'WAITING'::text);
 CREATE INDEX deployments_work ON brolly.deployments USING btree (lease_until) WHERE (status = ANY (ARRAY['UPLOADING'::text, 'BUILDING'::text]));
 
+create table brolly.function_events (
+    id uuid not null,
+    app_id text not null,
+    function_name text not null,
+    trigger text not null,
+    payload jsonb not null,
+    attempts integer not null default 1,
+    created_at timestamp with time zone not null default now(),
+    due_at timestamp with time zone not null,
+    constraint function_events_pkey PRIMARY KEY (id),
+    constraint function_events_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE,
+    constraint function_events_trigger_check CHECK ((trigger = ANY (ARRAY['auth_hook'::text, 's3_upload'::text])))
+);
+alter table brolly.function_events owner to administrator;
+CREATE INDEX function_events_due ON brolly.function_events USING btree (due_at);
+
 create table brolly.installation (
     only_row boolean not null default true,
     secret_check text not null,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
+from brolly.functions import outbox
 from tests.api.test_auth_mail import newest
 from tests.api.test_auth_mfa import codes_of
 from tests.conftest import ToolFailed, http_client
@@ -100,6 +102,50 @@ async def test_a_hook_that_fails_or_hangs_keeps_nobody_out(stage: Stage) -> None
     assert (hung[0]["trigger"], hung[0]["statusCode"]) == ("auth_hook", 504)
     await stage.mcp("manage_function", action="delete", app_id=stage.app.id, function_name="hangs", confirm=True)
     assert (await post(stage, "login", email="bob@example.com", password=PASSWORD)).status_code == 200
+    await hook(stage, None)
+
+
+async def make_due(stage: Stage) -> list[outbox.Event]:
+    """What a server finds that looks when all pauses and leases are over."""
+    await stage.deps.control.execute("update brolly.function_events set due_at = now() where app_id = $1", stage.app.id)
+    return [event for event in await outbox.take_due(stage.deps) if event.app_id == stage.app.id]
+
+
+async def sign_in(stage: Stage) -> None:
+    """What a login announces."""
+    app = await stage.deps.registry.get(stage.owner, stage.app.id)
+    await stage.deps.capabilities["run_auth_hook"](stage.deps, app, {"event": "login", "user": {"id": "u"}})
+
+
+async def test_what_a_server_took_into_its_end_runs_by_another(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.deps.control.execute("delete from brolly.function_events where app_id = $1", stage.app.id)
+    await stage.deploy("once", KEEP.replace("told, trigger", "told, key: ctx.trigger.idempotencyKey, trigger"))
+    await hook(stage, "once")
+    with monkeypatch.context() as patch:
+        # Killed between the answer and the run.
+        patch.setattr(type(stage.deps.deno), "start_soon", lambda *_: None)
+        await sign_in(stage)
+    assert await outbox.take_due(stage.deps) == []
+    await stage.deploy("once", "export const handler = () => { throw new Error('not yet') }")
+    [event] = await make_due(stage)
+    await outbox.deliver(stage.deps, event)
+    assert await outbox.take_due(stage.deps) == []
+    assert (await stage.logs("once"))[0]["error"] == "Error: not yet"
+    await stage.deploy("once", KEEP.replace("told, trigger", "told, key: ctx.trigger.idempotencyKey, trigger"))
+    [again] = await make_due(stage)
+    assert (again.id, again.attempts) == (event.id, 3)
+    await outbox.deliver(stage.deps, again)
+    [seen] = await told(stage, 1)
+    assert (seen["event"], seen["key"]) == ("login", event.id)
+    assert await make_due(stage) == []
+    # Tries end.
+    await stage.deploy("once", "export const handler = () => new Response('no', { status: 503 })")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stage.deps.deno), "start_soon", lambda *_: None)
+        await sign_in(stage)
+    [event] = await make_due(stage)
+    await outbox.deliver(stage.deps, replace(event, attempts=len(outbox.PAUSES) + 1))
+    assert await make_due(stage) == []
     await hook(stage, None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,21 +13,23 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.functions import invoke
+from brolly.functions.outbox import announce
 from brolly.functions.store import Function, Trigger, read_functions
 from brolly.registry import App
 
-log = logging.getLogger("brolly.functions")
-
 
 async def run_auth_hook(deps: Deps, app: App, payload: Mapping[str, Any]) -> None:
-    """Run the app's auth hook, if it has one: ``{event, user, isNewUser, provider}``. Returns at once."""
-    if app.auth_hook_function is not None:
-        deps.deno.start_soon(_hook, deps, app, app.auth_hook_function, payload)
+    """Run the app's auth hook, if it has one: ``{event, user, isNewUser, provider}``. Returns once it is kept."""
+    name = app.auth_hook_function
+    if name is not None and name in (await read_functions(deps, app)).functions:
+        await announce(deps, app, [name], "auth_hook", payload)
 
 
 async def object_uploaded(deps: Deps, app: App, payload: Mapping[str, Any]) -> None:
-    """Run the functions whose s3_upload trigger takes this object: its metadata. Returns at once."""
-    deps.deno.start_soon(_uploaded, deps, app, payload)
+    """Run the functions whose s3_upload trigger takes this object: its metadata. Returns once it is kept."""
+    found = (await read_functions(deps, app)).functions
+    names = [name for name, f in found.items() if (t := f.trigger("s3_upload")) is not None and _takes(t, payload)]
+    await announce(deps, app, names, "s3_upload", payload)
 
 
 async def run_event(
@@ -76,36 +77,9 @@ async def _listens(deps: Deps, app: App, event: str) -> tuple[Function, Trigger]
     return None
 
 
-async def _hook(deps: Deps, app: App, name: str, payload: Mapping[str, Any]) -> None:
-    function = (await read_functions(deps, app)).functions.get(name)
-    if function is not None:
-        await _send(deps, app, function, Trigger("auth_hook", {}, True), payload)
-
-
-async def _uploaded(deps: Deps, app: App, payload: Mapping[str, Any]) -> None:
-    for function in (await read_functions(deps, app)).functions.values():
-        trigger = function.trigger("s3_upload")
-        if trigger is not None and _takes(trigger, payload):
-            await _send(deps, app, function, trigger, payload)
-
-
 def _takes(trigger: Trigger, payload: Mapping[str, Any]) -> bool:
     wanted, prefix = trigger.config.get("content_type"), trigger.config.get("prefix")
     if wanted and not fnmatchcase(str(payload.get("content_type", "")), str(wanted)):
         return False
     # A folder ends with its slash.
     return not prefix or f"{payload.get('folder') or ''}{payload.get('filename', '')}".startswith(prefix.lstrip("/"))
-
-
-async def _send(deps: Deps, app: App, function: Function, trigger: Trigger, payload: Mapping[str, Any]) -> None:
-    asked = invoke.Asked(
-        headers=[("content-type", "application/json"), ("x-trigger-type", trigger.type)],
-        body=json.dumps(payload, default=str).encode(),
-    )
-    try:
-        async with invoke.run(deps, app, function, trigger, Caller("service"), asked) as answer:
-            async for _ in answer.body:
-                pass
-    except AppError as error:
-        # The function's log has it; whoever set it off is long gone.
-        log.info("%s of %s: %s", trigger.type, app.id, error.code)

@@ -6,6 +6,7 @@ from brolly.core.worker import Worker
 from brolly.deps import Deps
 from brolly.functions.cron import keep_running
 from brolly.functions.logs import keep_flushing
+from brolly.functions.outbox import keep_delivering
 
 
 def workers(deps: Deps) -> list[Worker]:
@@ -17,4 +18,7 @@ def workers(deps: Deps) -> list[Worker]:
     async def clock() -> None:
         await keep_running(deps)
 
-    return [Worker("function log", log), Worker("function cron", clock)]
+    async def events() -> None:
+        await keep_delivering(deps)
+
+    return [Worker("function log", log), Worker("function cron", clock), Worker("function events", events)]
