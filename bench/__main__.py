@@ -18,6 +18,7 @@ from bench import (
     layers,
     new_app,
     read_call,
+    realtime_trigger,
     rest,
     start,
     storage,
@@ -37,6 +38,7 @@ MEASUREMENTS = (
     Measurement("growth", "Memory over many calls", growth.measure),
     Measurement("storage", "Files", storage.measure),
     Measurement("functions", "Functions", functions.measure),
+    Measurement("recording", "Recording changes", realtime_trigger.measure),
     Measurement("ingestion", "Documents for search", ingestion.measure),
     Measurement("install", "What an installation weighs", install.measure),
 )

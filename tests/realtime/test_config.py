@@ -15,7 +15,7 @@ from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.pg.session import as_caller
 from brolly.realtime import worker
-from brolly.realtime.feed import Feed
+from brolly.realtime.feed import Feed, Subscription
 from brolly.registry import App
 from tests.conftest import McpCall, ToolFailed, hold_open, http_client, make_owner, mcp_session
 
@@ -181,21 +181,32 @@ async def test_apps_are_tended_when_it_is_time(deps: Deps, client: Any) -> None:
     assert await deps.control.fetchval(due, app.id)
 
 
-async def test_a_feed_ends_with_its_app_and_in_a_pause(deps: Deps, feed: Feed) -> None:
+async def test_a_feed_outlives_its_table_and_ends_in_a_pause_and_with_its_app(
+    deps: Deps, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brolly.realtime.feed.LOOK_SECONDS", 0.5)
     owner, _ = await make_owner(deps)
     app_id, _ = await provision.create(deps, str(owner.account_id), "ends", "self-hosted")
     app = await deps.registry.get(owner, app_id)
+
+    async def ends(subscription: Subscription) -> None:
+        with anyio.fail_after(20), pytest.raises(anyio.EndOfStream):
+            await subscription.batches.receive()
+        assert not feed.active(app_id)
+
     async with mcp_session(deps, owner) as mcp:
         await apply((owner, app, mcp), a={"columns": KEY})
         await mcp("manage_realtime", action="configure", app_id=app_id, tables=["a"])
         async with feed.subscribe(app) as subscription:
             assert feed.active(app_id)
-            # Dropping the table under a subscription ends nothing.
             await mcp("manage_schema", action="apply", app_id=app_id, schema={"_drop": ["a"]}, confirm=True)
             await apply((owner, app, mcp), a={"columns": KEY})
             await mcp("insert_row", app_id=app_id, table="a", data={"id": 1})
             with anyio.fail_after(10):
                 assert len((await subscription.batches.receive()).changes) == 1
+            await mcp("manage_app", action="pause", app_id=app_id, paused=True)
+            await ends(subscription)
+        await mcp("manage_app", action="pause", app_id=app_id, paused=False)
+        async with feed.subscribe(app) as subscription:
             await provision.delete(deps, app)
-            with anyio.fail_after(20), pytest.raises(anyio.EndOfStream):
-                await subscription.batches.receive()
+            await ends(subscription)

@@ -86,6 +86,23 @@ async def test_commits_in_another_order_than_the_numbers(deps: Deps, feed: Feed,
     assert replay.position.covers(second)
 
 
+async def test_an_update_of_many_rows_pairs_each_with_what_it_was(feed: Feed, posts: Shop, connect: Connect) -> None:
+    _, app, _ = posts
+    writer = await connect()
+    await writer.execute("insert into posts select 5000 + n, n::text from generate_series(1, 300) n")
+    at = await feed.position(app)
+    # Every key changes, to another row's former one, and not in the order of the keys.
+    await writer.execute(
+        "update posts p set id = o.id + 300 from (select id from posts where id > 5000 order by md5(title)) o "
+        "where o.id = p.id and p.id > 5000"
+    )
+    changes = (await feed.replay(app, at, ["posts"])).changes
+    assert len(changes) == 300
+    for change in changes:
+        new, old = json.loads(change.image or ""), json.loads(change.old_image or "")
+        assert new == {"id": old["id"] + 300, "title": old["title"]}
+
+
 async def test_one_change_at_a_time_by_since(feed: Feed, posts: Shop, connect: Connect) -> None:
     _, app, _ = posts
     writer, other = await connect(), await connect()

@@ -99,13 +99,13 @@ class _Judge:
         asked = {identity: identity if claims else replace(identity, claims="{}") for identity in identities}
         shapes = await self._shapes({asked[i].role for i in identities})
         allowed = await self._allowed(set(asked.values()), shapes)
-        decided = {who: self._sights(who, allowed.get(who, frozenset()), shapes) for who in set(asked.values())}
-        return {identity: decided[who] for identity, who in asked.items()}
+        # Who may see the same in the same form is told the same.
+        keys = {who: (who.role, tuple(allowed.get(who, ()))) for who in allowed}
+        decided = {key: self._sights(*key, shapes) for key in set(keys.values())}
+        return {identity: decided[keys[who]] for identity, who in asked.items()}
 
-    def _sights(
-        self, who: Identity, allowed: Collection[int], shapes: Sequence[_Shape | None]
-    ) -> Sequence[Sight | None]:
-        columns = self._facts.rights[who.role].columns
+    def _sights(self, role: str, allowed: Collection[int], shapes: Sequence[_Shape | None]) -> Sequence[Sight | None]:
+        columns = self._facts.rights[role].columns
         seen: dict[tuple[int, bool], str] = {}
         for index in allowed:
             image, shape = self._images[index], shapes[index]
