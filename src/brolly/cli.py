@@ -258,14 +258,27 @@ def logs(app: str, function: str, home: Path | None, **wanted: Any) -> None:
     type=click.Choice(["react-vite", "nextjs-static", "static", "other"]),
     help="What it was built with; default: what package.json tells.",
 )
+@click.option("--source", is_flag=True, help="FOLDER is a project's source: build it on the server.")
+@click.option("--build-command", metavar="COMMAND", help="With --source [npm run build].")
+@click.option("--output-dir", metavar="NAME", help="With --source: where the build puts the site [found].")
+@click.option("--package-manager", type=click.Choice(["npm", "pnpm", "yarn"]), help="With --source; default: Deno.")
 @_home
 @_json
-def deploy(folder: Path, app: str | None, framework: str | None, home: Path | None, as_json: bool) -> None:
-    """Make a built front end live.
+def deploy(
+    folder: Path, app: str | None, framework: str | None, home: Path | None, as_json: bool, **wanted: Any
+) -> None:
+    """Make a front end live: one that was built, or with --source one that the server builds.
 
-    FOLDER holds index.html, such as dist. Hidden files and what .brollyignore names are left out. The running server
-    is asked, or the one of BROLLY_URL, with the owner's key or BROLLY_API_KEY.
+    FOLDER holds index.html, such as dist; hidden files and what .brollyignore names are left out. With --source it is
+    a project, and what .gitignore names is left out. The running server is asked, or the one of BROLLY_URL, with the
+    owner's key or BROLLY_API_KEY.
     """
+    if wanted.pop("source"):
+        from brolly.commands.deploy_source import deploy_source
+
+        sys.exit(deploy_source(home, folder, app, wanted, as_json))
+    if any(wanted.values()):
+        raise click.UsageError("--build-command, --output-dir and --package-manager go with --source.")
     from brolly.commands.deploy import deploy_folder
 
     sys.exit(deploy_folder(home, folder, app, framework, as_json))
