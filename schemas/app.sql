@@ -310,6 +310,21 @@ CREATE INDEX documents_same ON rag.documents USING btree (collection_id, content
 CREATE INDEX documents_status ON rag.documents USING btree (collection_id, status);
 CREATE INDEX documents_user ON rag.documents USING btree (collection_id, user_id, created_at DESC, id DESC);
 
+create table rag.reembeds (
+    collection_id uuid not null,
+    model text not null,
+    dimensions integer not null,
+    token uuid not null,
+    done bigint not null default 0,
+    total bigint not null default 0,
+    error_message text,
+    started_at timestamp with time zone not null default now(),
+    constraint reembeds_pkey PRIMARY KEY (collection_id),
+    constraint reembeds_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES rag.collections(id) ON DELETE CASCADE,
+    constraint reembeds_dimensions_check CHECK (((dimensions >= 1) AND (dimensions <= 4000)))
+);
+alter table rag.reembeds owner to administrator;
+
 create table rag.staged_chunks (
     document_id uuid not null,
     revision integer not null,
@@ -549,8 +564,15 @@ grant update on table rag.collections (embedding_model) to brolly_owner;
 grant select on table rag.collections (id) to brolly_owner;
 grant update on table rag.collections (updated_at) to brolly_owner;
 grant delete, insert, select, update on table rag.documents to brolly_rag;
-grant references on table rag.documents (id) to brolly_owner;
+grant select on table rag.documents (collection_id) to brolly_owner;
+grant references, select on table rag.documents (id) to brolly_owner;
+grant delete on table rag.reembeds to brolly_owner;
+grant delete, insert, select, update on table rag.reembeds to brolly_rag;
+grant select on table rag.reembeds (collection_id) to brolly_owner;
+grant select on table rag.reembeds (token) to brolly_owner;
 grant delete, insert, select, update on table rag.staged_chunks to brolly_rag;
+grant select on table rag.staged_chunks (document_id) to brolly_owner;
+grant update on table rag.staged_chunks (embedding) to brolly_owner;
 grant select, update on table realtime.attention to brolly_realtime;
 grant delete, insert, select on table realtime.changes to brolly_realtime;
 grant delete, insert, select, update on table realtime.marks to brolly_realtime;

@@ -29,11 +29,15 @@ def vector_type(dimensions: int) -> str:
     return f"public.{'vector' if dimensions <= _MOST_AS_VECTOR else 'halfvec'}({dimensions})"
 
 
+def vector_operators(dimensions: int) -> str:
+    """The operators by which an index over vectors of that length compares."""
+    return f"public.{'vector' if dimensions <= _MOST_AS_VECTOR else 'halfvec'}_cosine_ops"
+
+
 def create_statements(table: str, dimensions: int, language: str, access_mode: str) -> list[str]:
     """What makes the table with its indexes and policies. ``language`` is a text search configuration that exists."""
     name = f"public.{quote(table)}"
     kind = vector_type(dimensions)
-    operators = "public.vector_cosine_ops" if ".vector" in kind else "public.halfvec_cosine_ops"
     words = f"to_tsvector({literal('pg_catalog.' + language)}::regconfig, heading || ' ' || content)"
     return [
         f"create table {name} ("
@@ -48,7 +52,7 @@ def create_statements(table: str, dimensions: int, language: str, access_mode: s
         f"embedding {kind} not null, "
         f"words tsvector generated always as ({words}) stored, "
         "unique (document_id, position))",
-        f"create index {_index(table, 'embedding')} on {name} using hnsw (embedding {operators})",
+        f"create index {_index(table, 'embedding')} on {name} using hnsw (embedding {vector_operators(dimensions)})",
         f"create index {_index(table, 'words')} on {name} using gin (words)",
         f"create index {_index(table, 'metadata')} on {name} using gin (metadata jsonb_path_ops)",
         f"create index {_index(table, 'user')} on {name} (user_id)",

@@ -66,6 +66,10 @@ class LostError(Exception):
     """The document is gone, was replaced, or is another worker's now: there is nothing left to do."""
 
 
+class MovedError(Exception):
+    """The collection's vectors are another model's since this work began, and its own belong nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """One document, claimed."""
@@ -95,6 +99,9 @@ async def read_document(deps: Deps, payload: Mapping[str, Any], tried: int) -> N
         await _read(work)
     except LostError:
         return
+    except MovedError:
+        await _put_back(work)
+        raise Again(0.1) from None
     except anyio.get_cancelled_exc_class():
         # The server stops; that is no fault of the document's.
         with anyio.move_on_after(3, shield=True):
@@ -245,11 +252,19 @@ async def _swap(work: Work) -> None:
 async def _own(work: Work) -> AsyncGenerator[Connection]:
     """A transaction in which the document is this worker's; raises ``LostError`` if it is not any more."""
     async with rag_of(work.deps, work.app) as connection:
-        held = await connection.fetchval(
-            "select true from rag.documents where id = $1 and claim = $2 for update", work.id, work.claim
+        row = await connection.fetchrow(
+            "select (c.embedding_model, c.dimensions) = ($3, $4) as same from rag.documents d "
+            "join rag.collections c on c.id = d.collection_id where d.id = $1 and d.claim = $2 "
+            "for update of d for share of c",
+            work.id,
+            work.claim,
+            work.collection.embedding_model,
+            work.collection.dimensions,
         )
-        if not held:
+        if row is None:
             raise LostError
+        if not row["same"]:
+            raise MovedError
         yield connection
 
 

@@ -13,7 +13,7 @@ from brolly.core.audit_event import AuditEvent, kept
 from brolly.core.errors import AppError
 from brolly.core.tool import READ, Tool
 from brolly.endpoint import Arguments, arguments_of, caller_of, deps_of
-from brolly.rag import documents, ingest, service
+from brolly.rag import documents, ingest, reembed, service
 from brolly.rag.access import Visit, visit
 from brolly.rag.tool import MANAGE_RAG_CONTENT
 
@@ -121,6 +121,7 @@ routes = [
     route("GET", _ALL, _TOOL, "list_collections", service.list_collections),
     route("GET", _ONE, _TOOL, "get_collection", service.get_collection),
     route("DELETE", _ONE, _TOOL, "delete_collection", service.delete_collection, _nothing),
+    route("POST", _ONE + "/reembed", _TOOL, "reembed", reembed.reembed, body(202)),
     route("POST", "collections/{collection}/ingest", _TOOL, "ingest_document", ingest.ingest_document, body(202)),
     route("GET", _DOCUMENTS, _TOOL, "list_documents", documents.list_documents),
     route("GET", _DOCUMENTS + "/{document_id}", _TOOL, "get_document_status", documents.get_document),

@@ -152,8 +152,13 @@ async def get_collection(at: Visit, params: CollectionRef) -> dict[str, Any]:
     """One collection, with how many documents have come how far: for users, of those that are theirs to know."""
     collection = await find_collection(at.deps, at.app, params.name)
     counts = await count_documents(at, collection)
+    async with rag_of(at.deps, at.app) as connection:
+        row = await connection.fetchrow(
+            "select model, done, total, error_message from rag.reembeds where collection_id = $1", collection.id
+        )
     return {
         **shown(collection),
+        **({"reembedding": dict(row)} if row else {}),
         "accessMode": collection.access_mode,
         "chunkSize": collection.chunk_size,
         "chunkOverlap": collection.chunk_overlap,

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from brolly.core.caller import Caller
 from brolly.core.tool import DESTROY, READ, Action, AppParams, Tool
 from brolly.deps import Deps
-from brolly.rag import documents, ingest, service
+from brolly.rag import documents, ingest, reembed, service
 from brolly.rag.access import Visit, visit
 
 P = TypeVar("P", bound=AppParams)
@@ -59,6 +59,7 @@ MANAGE_RAG_CONTENT = Tool(
             loses=documents.what_delete_loses,
             target="document_id",
         ),
+        "reembed": Action(for_key(reembed.reembed), reembed.Reembed, verb="update", target="name"),
     },
     resource="rag",
 )

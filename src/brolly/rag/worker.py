@@ -8,8 +8,10 @@ from typing import Any
 from brolly.core.worker import Worker
 from brolly.deps import Deps
 from brolly.pg.queue import Queue
+from brolly.rag import reembed
 from brolly.rag.ingest import JOB
 from brolly.rag.jobs import read_document
+from brolly.rag.reembed import run_reembed
 
 AT_ONCE = 2
 
@@ -20,5 +22,9 @@ def workers(deps: Deps) -> list[Worker]:
     async def document(payload: Mapping[str, Any], tried: int) -> None:
         await read_document(deps, payload, tried)
 
-    queue = Queue(deps.databases.server, deps.control, {JOB: document}, at_once=AT_ONCE)
+    async def vectors(payload: Mapping[str, Any], tried: int) -> None:
+        await run_reembed(deps, payload, tried)
+
+    jobs = {JOB: document, reembed.JOB: vectors}
+    queue = Queue(deps.databases.server, deps.control, jobs, at_once=AT_ONCE)
     return [Worker("rag", queue.run)]
