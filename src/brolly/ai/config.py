@@ -34,8 +34,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: float = Field(ge=0, le=100_000)
-    output: float = Field(0, ge=0, le=100_000)
+    input: float = Field(ge=0, le=10_000_000)
+    output: float = Field(0, ge=0, le=10_000_000)
 
 
 class ConfigChanges(BaseModel):
