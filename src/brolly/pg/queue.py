@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import cache
@@ -49,9 +50,21 @@ class Again(Exception):  # noqa: N818 - not a failure
         self.seconds = seconds
 
 
+_loading = threading.Lock()
+
+
+def load() -> None:
+    """Import the library: by one thread at a time, since its modules import each other."""
+    with _loading:
+        importlib.import_module("pgqueuer.core.qm")
+        importlib.import_module("pgqueuer.adapters.persistence.queries")
+        importlib.import_module("pgqueuer.adapters.drivers.asyncpg")
+
+
 @cache
 def settings() -> DBSettings:
     """The names of the library's tables, said outright: it would take them from the environment."""
+    load()
     from pgqueuer.domain.settings import DBSettings, Durability
     from pgqueuer.domain.types import Channel
 
@@ -86,10 +99,10 @@ class _PoolDriver:
 
 def queries_over(driver: Any) -> Queries:
     """The library's statements, over that driver."""
+    named = settings()
     from pgqueuer.adapters.persistence import qb
     from pgqueuer.adapters.persistence.queries import Queries
 
-    named = settings()
     return Queries(
         driver,
         qbe=qb.QueryBuilderEnvironment(named),
@@ -130,7 +143,7 @@ class Queue:
         """Work until cancelled: then what is being done is put back, for another process. Raises when the database
         goes away.
         """
-        await anyio.to_thread.run_sync(importlib.import_module, "pgqueuer.core.qm")
+        await anyio.to_thread.run_sync(load)
         from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
         from pgqueuer.core.qm import QueueManager
 

@@ -2,6 +2,7 @@
 
 from brolly.core.slice import Slice
 from brolly.rag import search
+from brolly.rag.openapi import describe_documents
 from brolly.rag.routes import routes
 from brolly.rag.tool import MANAGE_RAG_CONTENT
 from brolly.rag.worker import workers
@@ -11,4 +12,5 @@ SLICE = Slice(
     tools=(MANAGE_RAG_CONTENT, *search.tools),
     routes=[*routes, *search.routes],
     workers=workers,
+    openapi=describe_documents,
 )
