@@ -18,6 +18,7 @@ from bench import (
     layers,
     new_app,
     read_call,
+    realtime,
     realtime_trigger,
     rest,
     start,
@@ -40,6 +41,7 @@ MEASUREMENTS = (
     Measurement("functions", "Functions", functions.measure),
     Measurement("recording", "Recording changes", realtime_trigger.measure),
     Measurement("ingestion", "Documents for search", ingestion.measure),
+    Measurement("realtime", "Changes over WebSocket", realtime.measure),
     Measurement("install", "What an installation weighs", install.measure),
 )
 

@@ -77,7 +77,7 @@ class Presence:
         self._deps, self._rooms, self._bus = deps, rooms, bus
         self._groups: dict[tuple[str, str], _Group] = {}
         self._unsent: list[tuple[str, list[str], str, list[str]]] = []
-        self._again = False
+        self._again = self._begun = False
         bus.on("presence", self._heard)
         bus.missed = self._missed
 
@@ -189,21 +189,24 @@ class Presence:
 
     async def run(self) -> None:
         """Keep the lease, end those of servers that are gone, and mend what was missed, until cancelled."""
-        first = True
         while True:
             try:
-                fresh = await self._deps.control.fetchval(_BEAT, self._bus.server)
-                if fresh and not first:
-                    # The others believed this server dead, or Postgres crashed and has forgotten.
-                    await self._publish()
-                first = False
-                await self._sweep()
-                await self._mend()
+                await self.beat()
             except AppError as error:
                 log.warning("presence waits: %s", error.message)
             except Exception:
                 log.exception("presence failed for a moment")
             await anyio.sleep(BEAT_SECONDS)
+
+    async def beat(self) -> None:
+        """Renew the lease, end those that ran out, mend what was missed."""
+        fresh = await self._deps.control.fetchval(_BEAT, self._bus.server)
+        if fresh and self._begun:
+            # The others believed this server dead, or Postgres crashed and has forgotten.
+            await self._publish()
+        self._begun = True
+        await self._sweep()
+        await self._mend()
 
     async def _publish(self) -> None:
         for (app_id, channel), group in list(self._groups.items()):
