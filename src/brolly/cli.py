@@ -285,6 +285,25 @@ def deploy(
 
 
 @brolly.command()
+@click.argument("app")
+@click.argument("table")
+@click.option("--filter", "filter_", metavar="FILTER", help='Only rows such as "price=gt.5&done=is.false".')
+@click.option("--event", "events", multiple=True, type=click.Choice(["INSERT", "UPDATE", "DELETE"], False))
+@click.option("--since", metavar="ID", help="Begin after the change with this id.")
+@_home
+@click.option("--json", "as_json", is_flag=True, help='One JSON object a line, for programs; failures: {"error": …}.')
+def tail(app: str, table: str, home: Path | None, **wanted: Any) -> None:
+    """Show the changes of a table as they happen.
+
+    APP is the id or the name of an app. What manage_realtime configure records is shown, with the owner's key or
+    BROLLY_API_KEY.
+    """
+    from brolly.commands.tail import tail_table
+
+    tail_table(home, app, table, **wanted)
+
+
+@brolly.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 if something is pending.")
 @_home
 @_json

@@ -38,7 +38,7 @@ async def test_a_tools_name_gives_its_page(mcp: Any, arguments: dict[str, str]) 
     assert (await mcp("butterbase_docs", **arguments)).startswith("# manage_app\n")
 
 
-@pytest.mark.parametrize("topic", ["realtime", "payments", "weather", "../overview", "Overview"])
+@pytest.mark.parametrize("topic", ["forecast", "payments", "weather", "../overview", "Overview"])
 async def test_no_topic_promises_what_is_not_there(mcp: Any, topic: str) -> None:
     with pytest.raises(ToolFailed) as failed:
         await mcp("butterbase_docs", topic=topic)

@@ -101,18 +101,18 @@ def described(entry: Mapping[str, Any]) -> Text:
         (f"{when:%Y-%m-%d %H:%M:%S}", "dim"),
         "  ",
         (str(status), "green" if good else "yellow" if status < 500 else "bold red"),
-        f"  {_plain(entry['method'])} {_plain(entry['path'])}",
+        f"  {plain(entry['method'])} {plain(entry['path'])}",
         (f"  {entry['duration']:g} ms  {entry['trigger']}, {entry['caller']}", "dim"),
     )
     for line in entry["consoleLogs"]:
-        text.append(f"\n  {line['level']:<5} {_plain(line['message'], '        ')}", _LEVELS.get(line["level"], ""))
+        text.append(f"\n  {line['level']:<5} {plain(line['message'], '        ')}", _LEVELS.get(line["level"], ""))
     if entry["error"]:
         stack = entry["stack"] or ""
-        text.append("\n  " + _plain(stack if entry["error"] in stack else entry["error"], "  "), "red")
+        text.append("\n  " + plain(stack if entry["error"] in stack else entry["error"], "  "), "red")
     return text
 
 
-def _plain(text: str, indent: str = "") -> str:
+def plain(text: str, indent: str = "") -> str:
     """What strangers may have caused to be printed must not move the cursor of a terminal."""
     lines = text.splitlines() or [""]
     clean = [

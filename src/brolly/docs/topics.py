@@ -17,6 +17,7 @@ TOPICS = (
     "auth",
     "storage",
     "functions",
+    "realtime",
     "frontend",
     "schema",
     "rls",

@@ -98,6 +98,7 @@ class Bus:
         self._handlers: dict[str, Handler] = {"broadcast": self._heard_broadcast}
         self.missed: Callable[[], None] = lambda: None
         """Called when something may not have been heard."""
+        self._rechecking: set[str] = set()
         self._members: dict[tuple[str, str], set[Socket]] = {}
         self._send, self._receive = anyio.create_memory_object_stream[str](MOST_WAITING)
         self._load, self._loads = anyio.create_memory_object_stream[int](MOST_WAITING)
@@ -179,6 +180,15 @@ class Bus:
 
     async def recheck(self, room: Room) -> None:
         """Put out of channels whoever may be there no more."""
+        if room.app.id in self._rechecking:
+            return
+        self._rechecking.add(room.app.id)
+        try:
+            await self._recheck(room)
+        finally:
+            self._rechecking.discard(room.app.id)
+
+    async def _recheck(self, room: Room) -> None:
         asked: dict[tuple[Any, str], tuple[bool, bool]] = {}
         for socket in list(room.sockets):
             for channel in list(socket.channels):
@@ -231,16 +241,16 @@ class Bus:
                     del told["message"]
                     short.append(json.dumps({**told, "stored": row["id"]}))
             await self._deps.control.execute(_NOTIFY, short)
-        except AppError as error:
+        except (AppError, OSError) as error:
             # A broadcast is told once, to who is there; nothing waits for a database that is away.
-            log.warning("%d broadcasts reached only this server's clients: %s", len(batch), error.message)
+            log.warning("%d broadcasts reached only this server's clients: %s", len(batch), error)
 
     async def _load_stored(self) -> None:
         async for number in self._loads:
             try:
                 body = await self._deps.control.fetchval(_LOAD, number)
-            except AppError as error:
-                log.warning("a broadcast of another server was lost: %s", error.message)
+            except (AppError, OSError) as error:
+                log.warning("a broadcast of another server was lost: %s", error)
                 continue
             if body is not None:
                 self._heard(body)
@@ -250,8 +260,8 @@ class Bus:
             await anyio.sleep(KEPT_SECONDS)
             try:
                 await self._deps.control.execute(_TRIM, float(KEPT_SECONDS))
-            except AppError as error:
-                log.warning("old broadcasts are not removed: %s", error.message)
+            except (AppError, OSError) as error:
+                log.warning("old broadcasts are not removed: %s", error)
 
 
 def _refused(message: str) -> AppError:

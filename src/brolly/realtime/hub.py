@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -50,6 +51,10 @@ class Hub:
         if room is None:
             room = self.rooms[app.id] = Room(self.deps, app, self.group)
         return room
+
+    def start(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do that beside; its failure is logged, and ends nothing else."""
+        self.group.start_soon(_guarded, work, args)
 
     async def leave(self, socket: Socket) -> None:
         """The socket is gone."""
@@ -118,6 +123,7 @@ class Hub:
     async def _look_at_callers(self, room: Room) -> None:
         users = {s.caller.user_id for s in room.sockets if s.caller.kind == "user"}
         keys = {s.caller.key_id for s in room.sockets if s.caller.kind == "service"}
+        self.start(self.bus.recheck, room)
         ended_users = await self.deps.capabilities["ended_users"](self.deps, room.app, users) if users else set[str]()
         ended_keys = await self.deps.capabilities["ended_keys"](self.deps, keys) if keys else set[str]()
         for socket in list(room.sockets):
@@ -125,6 +131,15 @@ class Hub:
                 socket.refuse(AppError("ACCOUNT_DISABLED", "This account is disabled, or no longer exists."))
             if socket.caller.kind == "service" and socket.caller.key_id in ended_keys:
                 socket.refuse(AppError("AUTH_INVALID_API_KEY", "This service key was revoked, or has expired."))
+
+
+async def _guarded(work: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
+    try:
+        await work(*args)
+    except AppError as error:
+        log.warning("%s: %s", work.__qualname__, error.message)
+    except Exception:
+        log.exception("%s failed", work.__qualname__)
 
 
 _HUBS: WeakKeyDictionary[Registry, Hub] = WeakKeyDictionary()

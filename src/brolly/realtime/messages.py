@@ -74,7 +74,7 @@ async def _subscribe(hub: Hub, socket: Socket, message: Subscribe) -> None:
             }
         )
     if since is not None:
-        hub.group.start_soon(catch_up, socket, table.name, entry, since, message.ref)
+        hub.start(catch_up, socket, table.name, entry, since, message.ref)
 
 
 async def _unsubscribe(_hub: Hub, socket: Socket, message: Unsubscribe) -> None:
@@ -89,7 +89,7 @@ async def _event(hub: Hub, socket: Socket, message: Event) -> None:
     # The next message is read when there is room for this one.
     place = object()
     await slots.acquire_on_behalf_of(place)
-    hub.group.start_soon(event.run, socket, message, slots, place)
+    hub.start(event.run, socket, message, slots, place)
 
 
 async def _refresh(_hub: Hub, socket: Socket, message: Refresh) -> None:
