@@ -3,7 +3,7 @@
 from brolly.ai.bodies import workers
 from brolly.ai.embedding import embed_texts
 from brolly.ai.routes import routes
-from brolly.ai.service import complete_chat, open_chat
+from brolly.ai.service import app_chat, app_embed, complete_chat, open_chat
 from brolly.ai.tool import MANAGE_AI
 from brolly.core.slice import Slice
 
@@ -12,5 +12,11 @@ SLICE = Slice(
     tools=(MANAGE_AI,),
     routes=routes,
     workers=workers,
-    provides={"embed_texts": embed_texts, "complete_chat": complete_chat, "open_chat": open_chat},
+    provides={
+        "embed_texts": embed_texts,
+        "complete_chat": complete_chat,
+        "app_chat": app_chat,
+        "app_embed": app_embed,
+        "open_chat": open_chat,
+    },
 )

@@ -126,9 +126,19 @@ async def complete_chat(
     return ChatResult(answer["choices"][0]["message"].get("content") or "", answer["model"], counts)
 
 
+async def app_chat(deps: Deps, caller: Caller, app: App, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a request in OpenAI's form, for who is known to may use the app."""
+    return await chat(of_app(deps, caller, app), parse(ChatRequest, {**body, "stream": False}))
+
+
+async def app_embed(deps: Deps, caller: Caller, app: App, body: Mapping[str, Any]) -> dict[str, Any]:
+    """As ``app_chat``, for embeddings."""
+    return await embeddings(of_app(deps, caller, app), parse(EmbeddingRequest, dict(body)))
+
+
 async def open_chat(deps: Deps, caller: Caller, app: App, body: Mapping[str, Any]) -> ChatStream:
     """A stream that has begun; whoever opened it reads ``chunks`` and calls ``end``."""
-    stream = ChatStream(await visit_app(deps, caller, app.id), parse(ChatRequest, dict(body)))
+    stream = ChatStream(of_app(deps, caller, app), parse(ChatRequest, dict(body)))
     try:
         await stream.begin()
     except BaseException:

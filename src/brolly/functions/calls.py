@@ -16,6 +16,7 @@ from brolly.core.errors import AppError
 from brolly.core.tool import Params
 from brolly.deps import Deps
 from brolly.functions.logs import Entry
+from brolly.functions.models import Ask, Models, Part
 from brolly.functions.store import Function, functions_of
 from brolly.pg import free_statement
 from brolly.pg.pool import Connection
@@ -121,6 +122,7 @@ class FunctionCalls:
     invoke: Invoke
     depth: int = 0
     _open: dict[str, _Open] = field(default_factory=dict[str, _Open])
+    models: Models = field(default_factory=Models)
 
     async def ask(self, op: str, args: Mapping[str, Any]) -> Any:
         """Answer one question of the function."""
@@ -140,6 +142,7 @@ class FunctionCalls:
         """Undo what is still open."""
         for name in list(self._open):
             await self._end(name, commit=False)
+        await self.models.close_all()
 
     def _acting(self, as_: As | None) -> Caller:
         if as_ is None:
@@ -246,6 +249,10 @@ class FunctionCalls:
             )
         return await make(self.deps, self.app, self.caller, **params.model_dump())
 
+    async def model(self, what: str, params: Ask) -> Any:
+        """A model's whole answer, through the gateway."""
+        return await self.models.ask(self.deps, self.app, self.caller, what, params)
+
     async def log(self, params: Log) -> Any:
         """Lines printed after the answer."""
         self.entry.append(params.lines, params.cut)
@@ -264,6 +271,11 @@ _OPERATIONS: dict[str, Operation] = {
     "idempotency.claim": (Claim, FunctionCalls.claim),
     "invoke": (InvokeOther, FunctionCalls.invoke_other),
     "log": (Log, FunctionCalls.log),
+    "ai.chat": (Ask, lambda calls, params: calls.model("app_chat", params)),
+    "ai.embed": (Ask, lambda calls, params: calls.model("app_embed", params)),
+    "ai.open": (Ask, lambda calls, params: calls.models.open(calls.deps, calls.app, calls.caller, params)),
+    "ai.next": (Part, lambda calls, params: calls.models.next(params)),
+    "ai.close": (Part, lambda calls, params: calls.models.close(params)),
     "storage.upload_url": (UploadLink, lambda calls, params: calls.storage("upload_link", params)),
     "storage.download_url": (DownloadLink, lambda calls, params: calls.storage("download_link", params)),
 }

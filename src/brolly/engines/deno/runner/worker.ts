@@ -219,12 +219,43 @@ function context(init: Init, call: Call, run: Run, request: Request) {
     },
     invoke: (name: string, body?: unknown, options: Record<string, unknown> = {}) =>
       host.call(call.token, "invoke", { name, body: body === undefined ? null : body, options }),
+    ai: {
+      chat: (body: Record<string, unknown>) =>
+        body.stream ? eventStream(call.token, body) : host.call(call.token, "ai.chat", { body }),
+      embed: (input: unknown, options: Record<string, unknown> = {}) =>
+        host.call(call.token, "ai.embed", { body: { input, ...options } }),
+    },
     storage: {
       uploadUrl: ask("storage.upload_url"),
       downloadUrl: (object: string | Record<string, unknown>) =>
         host.call(call.token, "storage.download_url", typeof object === "string" ? { object_id: object } : object),
     },
   };
+}
+
+/** A model's answer as it comes, in a Response that may be handed on as it is. */
+async function eventStream(token: string, body: Record<string, unknown>): Promise<Response> {
+  const opened = await host.call(token, "ai.open", { body }) as { stream: string };
+  const encoder = new TextEncoder();
+  const frames = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      let data: string;
+      try {
+        const { chunk } = await host.call(token, "ai.next", opened) as { chunk: Json };
+        data = chunk === null ? "[DONE]" : JSON.stringify(chunk);
+        controller.enqueue(encoder.encode(`data: ${data}\n\n`));
+        if (chunk === null) controller.close();
+      } catch (error) {
+        const { message, code } = error as { message: string; code?: string };
+        controller.enqueue(encoder.encode(`data: ${JSON.stringify({ error: { message, code } })}\n\n`));
+        controller.close();
+      }
+    },
+    async cancel() {
+      await host.call(token, "ai.close", opened).catch(() => {});
+    },
+  });
+  return new Response(frames, { headers: { "content-type": "text/event-stream; charset=utf-8" } });
 }
 
 function later(run: Run, promise: Promise<unknown>): void {
