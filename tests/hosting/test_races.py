@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ async def test_an_app_takes_its_sites_with_it_and_strays_go(
     await deploy(deps, mcp, app, {"index.html": PAGE.format("Gone soon")})
     await sent(deps, mcp, app, "Never started")
 
-    async def data() -> Any:
+    async def data() -> AsyncIterator[bytes]:
         yield b"stray"
 
     stray = f"{app.id}-site/{'0' * 64}-stray"

@@ -42,8 +42,9 @@ _TAKE = (
     "returning id, sha256, key, stored_at is not null as stored"
 )
 _STORED = (
-    "update brolly.site_blobs set size = $2, br_size = $3, gzip_size = $4, zstd_size = $5, stored_at = now() "
-    "where id = $1"
+    "update brolly.site_blobs b set size = s.size, br_size = s.br, gzip_size = s.gzip, zstd_size = s.zstd, "
+    "stored_at = now() from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) "
+    "as s(id, size, br, gzip, zstd) where b.id = s.id"
 )
 
 
@@ -118,13 +119,16 @@ async def _store(deps: Deps, app: App, files: Sequence[_File]) -> Mapping[bytes,
         _TAKE, app.id, hashes, [blob_name(app.id, h) for h in hashes], [by_hash[h].size for h in hashes]
     )
     errors: list[Exception] = []
+    brought: list[tuple[int | None, ...]] = []
     room = anyio.CapacityLimiter(AT_ONCE)
 
     async def bring(row: Any) -> None:
         async with room:
             try:
                 if not errors:
-                    await _bring(deps, row["id"], row["key"], by_hash[row["sha256"]])
+                    packed = await _bring(deps, row["key"], by_hash[row["sha256"]])
+                    sizes = (packed.sizes.get(name) for name in ENCODINGS)
+                    brought.append((row["id"], packed.size, *sizes))
             except Exception as error:
                 errors.append(error)
 
@@ -132,12 +136,14 @@ async def _store(deps: Deps, app: App, files: Sequence[_File]) -> Mapping[bytes,
         for row in rows:
             if not row["stored"]:
                 group.start_soon(bring, row)
+    if brought:
+        await deps.control.execute(_STORED, *map(list, zip(*brought, strict=True)))
     if errors:
         raise errors[0]
     return {row["sha256"]: row["id"] for row in rows}
 
 
-async def _bring(deps: Deps, blob_id: int, key: str, file: _File) -> None:
+async def _bring(deps: Deps, key: str, file: _File) -> Packed:
     packed = Packed(b"", file.size, {})
     if is_worth_packing(file.size, is_compressible(file.content_type)):
         packed = await to_thread.run_sync(pack, file.source, limiter=_THREADS)
@@ -145,7 +151,7 @@ async def _bring(deps: Deps, blob_id: int, key: str, file: _File) -> None:
     else:
         data, size = _chunks(file.source), file.size
     await deps.blob.write(key, data, content_type="application/octet-stream", size=size)
-    await deps.control.execute(_STORED, blob_id, file.size, *(packed.sizes.get(name) for name in ENCODINGS))
+    return packed
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
