@@ -18,6 +18,7 @@ from bench import (
     install,
     layers,
     new_app,
+    rag,
     read_call,
     realtime,
     realtime_trigger,
@@ -44,6 +45,7 @@ MEASUREMENTS = (
     Measurement("hosting", "Front ends", hosting.measure),
     Measurement("ingestion", "Documents for search", ingestion.measure),
     Measurement("realtime", "Changes over WebSocket", realtime.measure),
+    Measurement("retrieval", "Asking documents", rag.measure),
     Measurement("install", "What an installation weighs", install.measure),
 )
 

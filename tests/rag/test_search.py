@@ -113,13 +113,19 @@ async def test_the_tool_answers_as_the_route_and_may_act_as_a_user(shelf: Librar
         assert "ingest_document" in failed.value.error["remediation"]
 
 
+def be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on every collection is searched as a large one."""
+    monkeypatch.setattr(fusion, "RANK_ALL_UP_TO", 0)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(search, "OWN_EXACT_UP_TO", 0)
+
+
 @pytest.mark.parametrize("large", [False, True])
 async def test_each_caller_finds_what_they_may_read(
     shelf: Library, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     if large:
-        monkeypatch.setattr(fusion, "EXACT_UP_TO", 0)
-        monkeypatch.setattr(search, "EXACT_UP_TO", 0)
+        be_large(monkeypatch)
     for who in ("ann", "ben"):
         assert [c["document"]["filename"] for c in await ask(shelf, who, "notes", "secret door")] == [f"{who}.txt"]
     assert len(await ask(shelf, "owner", "notes", "secret door")) == 2
@@ -245,8 +251,7 @@ async def test_each_way_can_be_taken_alone(shelf: Library) -> None:
 
 async def test_a_large_collection_is_searched_by_its_indexes(shelf: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = await ask(shelf, "owner", "shop", "wet umbrella XK-4711")
-    monkeypatch.setattr(fusion, "EXACT_UP_TO", 0)
-    monkeypatch.setattr(search, "EXACT_UP_TO", 0)
+    be_large(monkeypatch)
     assert (await ask(shelf, "owner", "shop", "wet umbrella XK-4711"))[0] == usual[0]
     # Where every word is common, a chunk has to have all of them.
     monkeypatch.setattr(fusion, "COMMON", 0)

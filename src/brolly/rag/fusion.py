@@ -23,8 +23,12 @@ RANK_OFFSET = 5
 VECTOR_SHARE = 1.5
 """What a place in the list by vectors counts, that in the list by words counting 1."""
 CANDIDATES = 50
-EXACT_UP_TO = 10_000
+EXACT_UP_TO = 2_000
 """With so many chunks to see, all are compared; only with more the graph is walked, which may miss some."""
+OWN_EXACT_UP_TO = 20_000
+"""The same for a user's own chunks among others', which an index finds and the graph would have to pass over."""
+RANK_ALL_UP_TO = 10_000
+"""With so many chunks, all that have a word are ranked."""
 COMMON = 1_000
 """A word that is in more chunks says little, and finding and ranking them all is what would take time."""
 MOST_RANKED = 5_000
@@ -51,9 +55,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One search of one collection. ``vector`` as Postgres reads it, or None when the words say nothing to the model;
-    ``visible`` is how many chunks the caller may see at most; ``indexed`` whether words are found by the index (for
-    callers of whom a policy asks something, Postgres asks the policy first).
+    """One search of one collection.
+
+    ``vector`` is as Postgres reads it, or None when the words say nothing to the model; ``visible`` is how many chunks
+    the caller may see at most; ``exact`` has all of them compared; ``indexed`` tells whether words are found by the
+    index (for callers of whom a policy asks something, Postgres asks the policy first).
     """
 
     collection: Collection
@@ -64,6 +70,7 @@ class Search:
     top_k: int
     threshold: float
     visible: int
+    exact: bool
     indexed: bool
 
 
@@ -88,7 +95,7 @@ def statement(search: Search) -> tuple[str, list[Any]]:
         distance = f"embedding <=> {values.add(search.vector, 'text')}::{kind}"
     if search.way != "text" and distance:
         # An expression around the distance leaves the index out.
-        by = distance if search.visible > EXACT_UP_TO else f"({distance}) + 0"
+        by = f"({distance}) + 0" if search.exact else distance
         parts.append(f"near as materialized (select id, {distance} as distance from {chunks} "
                      f"where {where} order by {by} limit {most})")  # fmt: skip
         lists.append("select id, row_number() over (order by distance, id), null, null from near where distance < 1")
@@ -129,7 +136,7 @@ def _conditions(search: Search, values: Values, config: str) -> str:
 
 
 def _finds_all(search: Search) -> bool:
-    return not search.indexed or search.visible <= EXACT_UP_TO
+    return not search.indexed or search.visible <= RANK_ALL_UP_TO
 
 
 def _words(search: Search, values: Values, config: str) -> list[str]:

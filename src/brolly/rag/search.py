@@ -18,7 +18,7 @@ from brolly.deps import Deps
 from brolly.pg.session import as_caller
 from brolly.rag.access import COLUMNS, Collection, Visit, collection_of, missing_collection, rag_of, visit
 from brolly.rag.embedding import Space, as_text, embed
-from brolly.rag.fusion import EXACT_UP_TO, Search, Way, read_query, statement
+from brolly.rag.fusion import EXACT_UP_TO, OWN_EXACT_UP_TO, Search, Way, read_query, statement
 from brolly.rag.hit import Hit, hit_of
 from brolly.rag.rerank import RERANKED, reranked
 from brolly.rag.routes import body, route
@@ -108,7 +108,8 @@ async def _find(at: Visit, params: RagQuery) -> list[Hit]:
 
 
 async def _find_once(at: Visit, params: RagQuery) -> list[Hit]:
-    collection, visible = await _open(at, params.collection)
+    collection, visible, own_alone = await _open(at, params.collection)
+    exact = visible <= (OWN_EXACT_UP_TO if own_alone else EXACT_UP_TO)
     asked = read_query(params.query)
     vector = await _vector(at, collection, asked.meaning)
     search = Search(
@@ -120,12 +121,13 @@ async def _find_once(at: Visit, params: RagQuery) -> list[Hit]:
         top_k=max(params.top_k, RERANKED) if params.rerank else params.top_k,
         threshold=params.threshold,
         visible=visible,
+        exact=exact,
         indexed=at.is_service or collection.access_mode == "shared",
     )
     text, values = statement(search)
     try:
         async with as_caller(at.deps.pools.door(at.app), at.who, read_only=True) as connection:
-            if visible > EXACT_UP_TO:
+            if not exact:
                 # Policies and filters drop what the graph finds: it goes on until there is enough.
                 await connection.execute(
                     "select set_config('hnsw.iterative_scan', 'relaxed_order', true), "
@@ -139,8 +141,11 @@ async def _find_once(at: Visit, params: RagQuery) -> list[Hit]:
     return await _with_names(at, collection, rows)
 
 
-async def _open(at: Visit, name: str) -> tuple[Collection, int]:
-    """The collection, and how many chunks the caller may see at most. Raises where no document is ready."""
+async def _open(at: Visit, name: str) -> tuple[Collection, int, bool]:
+    """The collection, how many chunks the caller may see at most, and whether these are their own alone.
+
+    Raises where no document is ready.
+    """
     async with rag_of(at.deps, at.app) as connection:
         row = await connection.fetchrow(_STATE, name, at.user_id)
     if row is None:
@@ -151,7 +156,7 @@ async def _open(at: Visit, name: str) -> tuple[Collection, int]:
     if not documents:
         raise AppError("COLLECTION_EMPTY", f"No document of the collection {name} is ready to be searched.")
     own_alone = not at.is_service and collection.access_mode == "private"
-    return collection, own if own_alone else chunks
+    return collection, own if own_alone else chunks, own_alone
 
 
 async def _is_same(at: Visit, collection: Collection) -> bool:
