@@ -15,7 +15,7 @@ from brolly.deps import Deps
 from brolly.pg import pipeline
 from brolly.pg.pipeline import Step
 from brolly.pg.pool import Database, door_login, login_password
-from brolly.pg.session import as_caller, run_as_caller
+from brolly.pg.session import as_caller, run_as_caller, take_role
 from brolly.registry import App
 
 WHO = (
@@ -273,3 +273,41 @@ async def test_connections_that_nobody_uses_are_closed(
         while pool.size:  # noqa: ASYNC110 - it is a timer of the loop's that closes them
             await anyio.sleep(0.02)
     assert await value(pool, owner, "select 1 as v") == 1
+
+
+async def test_groups_in_one_message_fail_apart(deps: Deps, single: Database, app: App) -> None:
+    same, own = Step("select $1::text::int8 / $2::text::int8 as n", ("6", "2")), Step("select current_user_id() as id")
+    before = await afterwards(single, app)
+
+    def group(user: str, *steps: Step) -> tuple[Step, ...]:
+        return (take_role("butterbase_user", user, "{}", 5_000), *steps)
+
+    by_zero, no_table = Step(same.text, ("6", "0")), Step("select * from nowhere")
+    for _ in range(2):  # the second time with what was prepared
+        a, b, c, d, e = await single.pipelines(
+            [group("a", same, own), group("b", by_zero), group("c", no_table, own), group("d", same), group("e", own)]
+        )
+        assert isinstance(a, list)
+        assert isinstance(d, list)
+        assert isinstance(e, list)
+        assert [a[1].rows, a[2].rows, d[1].rows, e[1].rows] == [[{"n": 3}], [{"id": "a"}], [{"n": 3}], [{"id": "e"}]]
+        assert isinstance(b, AppError)
+        assert isinstance(c, AppError)
+        assert (b.code, c.code) == ("VALIDATION_INVALID_INPUT", "VALIDATION_TABLE_NOT_FOUND")
+        # None of it stays, and the connection is as good as before.
+        assert await afterwards(single, app) == before
+
+    async def end() -> None:
+        await anyio.sleep(0.2)
+        await deps.control.execute("select pg_terminate_backend($1)", before)
+
+    with pytest.raises(AppError) as lost:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(end)
+            try:
+                await single.pipelines([group("a", own), group("b", Step("select pg_sleep(5)::text as slept"), own)])
+            except AppError as error:
+                failure = error
+        raise failure
+    assert lost.value.code == "EXTERNAL_DB_ERROR"
+    assert await afterwards(single, app) != before

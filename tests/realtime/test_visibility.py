@@ -205,6 +205,24 @@ async def test_a_policy_that_fails_lets_nothing_through_and_says_so_once(
     ]
 
 
+async def test_a_policy_that_takes_too_long_holds_nobody_up_for_long(
+    deps: Deps, desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner, app, _ = desk
+    monkeypatch.setattr("brolly.realtime.visibility.TIMEOUT_MS", 100)
+    await make(deps, desk, "slow", "create table slow (id int primary key)", READ_ALL)
+    await structure(
+        deps, app,
+        "create function nap() returns boolean language sql volatile as 'select pg_sleep(30) is not null'",
+        "alter policy \"all\" on slow using (current_user_id() is null or nap())",
+    )  # fmt: skip
+    found = await changes_of(deps, app, owner, "slow", "insert into slow values (1), (2)")
+    seen = await visible(deps, app, "slow", found, [A, B, ANON])
+    assert seen[A] == seen[B] == [None, None]
+    assert None not in seen[ANON]
+    assert any("longer than 100 ms" in r.getMessage() for r in caplog.records)
+
+
 async def test_rights_are_those_of_the_moment_of_delivery(deps: Deps, desk: Desk) -> None:
     owner, app, mcp = desk
     await structure(deps, app, "create table teams (team int, user_id uuid)")

@@ -29,6 +29,9 @@ _TAKE_PLATFORM_ROLE = (
     "set_config('synchronous_commit', $2, true)"
 )
 _TAKE_ROLE_READ_ONLY = _TAKE_ROLE.replace("select ", "select set_config('transaction_read_only', 'on', true), ", 1)
+_TAKE_ROLE_FOR_A_WHILE = _TAKE_ROLE_READ_ONLY.replace(
+    "select ", "select set_config('statement_timeout', $4, true), ", 1
+)
 _KEPT_CLAIMS = 1000
 _claims_texts: OrderedDict[int, tuple[Mapping[str, Any], str]] = OrderedDict()
 
@@ -93,6 +96,6 @@ def take_platform_role(role: str, *, durable: bool = True) -> Step:
     return Step(_TAKE_PLATFORM_ROLE, (role, "on" if durable else "off"))
 
 
-def take_role(role: str, user_id: str, claims: str) -> Step:
-    """What a caller's transaction that writes nothing begins with; ``claims`` as JSON."""
-    return Step(_TAKE_ROLE_READ_ONLY, (role, user_id, claims))
+def take_role(role: str, user_id: str, claims: str, timeout_ms: int) -> Step:
+    """What a caller's transaction that writes nothing begins with; ``claims`` as JSON, the limit for each statement."""
+    return Step(_TAKE_ROLE_FOR_A_WHILE, (role, user_id, claims, str(timeout_ms)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.pg.databases import REALTIME_ROLE
 from brolly.pg.identifiers import quote
@@ -28,6 +29,8 @@ log = logging.getLogger("brolly.realtime")
 _AT_ONCE = 200
 """Identities in one message."""
 _TRIES = 3
+TIMEOUT_MS = 2_000
+"""For what one identity may see of a batch. Others wait meanwhile."""
 Seen = Mapping[Identity, Sequence[Sight | None]]
 Group = Sequence[Step]
 Outcome = list[Result] | Exception
@@ -66,12 +69,12 @@ async def visible(
     if not changes or not identities:
         return nothing
     stale: str | None = None
-    for attempt in range(_TRIES):
+    for _ in range(_TRIES):
         facts = await facts_of(deps, app, table, stale=stale)
         if facts is None:
             return nothing  # dropped: there are no rights to it any more
         try:
-            return await _Judge(deps, app, table, facts, changes, sure=attempt > 0).judge(identities)
+            return await _Judge(deps, app, table, facts, changes).judge(identities)
         except _Outdated:
             stale = facts.version
     _warn(deps, app, table, "its structure changes faster than its changes can be looked at")
@@ -79,12 +82,9 @@ async def visible(
 
 
 class _Judge:
-    """Decides about some changes of a table by what is known of it, as of now if ``sure``."""
+    """Decides about some changes of a table by what is known of it."""
 
-    def __init__(
-        self, deps: Deps, app: App, table: str, facts: Facts, changes: Sequence[Change], *, sure: bool
-    ) -> None:
-        self._sure = sure
+    def __init__(self, deps: Deps, app: App, table: str, facts: Facts, changes: Sequence[Change]) -> None:
         self._deps, self._app, self._table, self._facts, self._changes = deps, app, table, facts, changes
         self._images = [
             _Image(place, old, text)
@@ -126,9 +126,6 @@ class _Judge:
         if isinstance(version, Exception):
             raise version
         if version[1].rows[0]["version"] != self._facts.version:
-            raise _Outdated
-        if not self._sure and any(isinstance(outcome, Exception) for outcome in outcomes):
-            # Perhaps something that the conditions name is called differently now.
             raise _Outdated
         return outcomes
 
@@ -187,7 +184,10 @@ class _Judge:
         for some in _chunks(open_, _AT_ONCE):
             outcomes = await self._run([self._question(who, images) for who in some])
             for who, outcome in zip(some, outcomes, strict=True):
-                if isinstance(outcome, Exception):
+                if isinstance(outcome, AppError) and outcome.code == "DATABASE_TIMEOUT":
+                    self._warn(f"a policy takes longer than {TIMEOUT_MS} ms for {who.role}")
+                    allowed[who] = ()
+                elif isinstance(outcome, Exception):
                     allowed[who] = await self._one_by_one(who, shapes)
                 else:
                     allowed[who] = [present[row["place"] - 1] for row in outcome[1].rows]
@@ -213,7 +213,7 @@ class _Judge:
             "with ordinality brolly_e (image, place) where exists (select from "
             f"json_populate_record(null::public.{table}, brolly_e.image) {table} where {condition})"
         )
-        return take_role(who.role, who.user_id or "", who.claims), Step(text, (images,), who.role)
+        return take_role(who.role, who.user_id or "", who.claims, TIMEOUT_MS), Step(text, (images,), who.role)
 
     def _warn(self, reason: str) -> None:
         _warn(self._deps, self._app, self._table, reason)
