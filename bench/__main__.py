@@ -10,6 +10,7 @@ import anyio
 from rich.console import Console
 
 from bench import (
+    ai,
     footprint,
     functions,
     growth,
@@ -46,6 +47,7 @@ MEASUREMENTS = (
     Measurement("ingestion", "Documents for search", ingestion.measure),
     Measurement("realtime", "Changes over WebSocket", realtime.measure),
     Measurement("retrieval", "Asking documents", rag.measure),
+    Measurement("ai", "The model gateway", ai.measure),
     Measurement("install", "What an installation weighs", install.measure),
 )
 

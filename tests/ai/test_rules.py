@@ -196,14 +196,15 @@ async def test_embeddings_come_in_order_or_not_at_all(gateway: Gateway) -> None:
 
 
 async def test_bad_requests_say_what_is_wrong_and_reach_nobody(gateway: Gateway) -> None:
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"messages": []},
         {"messages": [{"role": "robot", "content": "x"}]},
         {"messages": [{"role": "user"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
         {"temperature": 3},
         {"tools": [{"type": "function"}]},
-    ):
+    )
+    for wrong in wrongs:
         answer = await gateway.ask("never sent", **wrong)
         assert (answer.status_code, code_of(answer)) == (400, "VALIDATION_INVALID_SCHEMA"), wrong
     assert not await gateway.provider.seen("never sent")
