@@ -20,7 +20,7 @@ from brolly.pg.locks import advisory_lock
 
 log = logging.getLogger("brolly.hosting")
 
-PAUSE_SECONDS = 10
+PAUSE_SECONDS = 5
 SWEEP_SECONDS = 600
 STRAYS_SECONDS = 86_400
 FOLDER_SECONDS = 6 * 3600
