@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brolly import __version__
 from brolly.blob.health import StoreHealth
+from brolly.body_limit import BodyLimit
 from brolly.core import postgrest
 from brolly.core.caller import anonymous
 from brolly.core.errors import AppError, error_body
@@ -41,11 +42,6 @@ _NO_CALLER = ("/mcp", "/health", "/.well-known/", *_SIGNED)
 _WEBHOOK = re.compile(r"/v1/[^/]+/webhook/")
 # Here a credential that does not hold is looked at by the route, which may not need one.
 _OWN_CREDENTIALS = re.compile(r"/auth/|/v1/[^/]+/fn/")
-# These routes take bodies of any length and bound them themselves, as they arrive.
-_STREAMED = re.compile(r"/mcp|/objects/|/uploads/|/storage/[^/]+/tus(?:/|$)")
-# Pictures travel inside these.
-_MODELS = re.compile(r"/v1/(?:[^/]+/)?(?:ai/)?(?:chat/completions|embeddings)")
-_MODELS_LIMIT = 25 * 1024 * 1024
 _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _CORS_HEADERS = (
     "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "
@@ -126,37 +122,6 @@ def internal_error(request_id: str, error: Exception) -> AppError:
     """Log what happened under an id; the answer carries the id alone."""
     log.error("unexpected error %s", request_id, exc_info=error)
     return AppError("INTERNAL_ERROR", f"Something went wrong here (error id {request_id}).", details={"id": request_id})
-
-
-class BodyLimit:
-    """Refuses bodies over the limit, whether announced or not. Routes that stream have their own limits."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _STREAMED.match(scope["path"]):
-            await self.app(scope, receive, send)
-            return
-        limit = max(self.limit, _MODELS_LIMIT) if _MODELS.fullmatch(scope["path"]) else self.limit
-        announced = header(scope, b"content-length") or "0"
-        if not announced.isdigit() or int(announced) > limit:
-            raise _too_large(limit)
-        seen = 0
-
-        async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise _too_large(limit)
-            return message
-
-        await self.app(scope, limited, send)
-
-
-def _too_large(limit: int) -> AppError:
-    return AppError("REQUEST_TOO_LARGE", f"The body is larger than {limit} bytes.")
 
 
 class Cors:
@@ -388,7 +353,7 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
             Middleware(RequestScope, deps=deps),
             Middleware(SiteEntrance, deps=deps),
             Middleware(Cors, deps=deps),
-            Middleware(BodyLimit, limit=deps.settings.body_limit),
+            Middleware(BodyLimit, settings=deps.settings),
             Middleware(Identity, deps=deps),
             Middleware(Shortcut, routes=routes, last=last),
         ],

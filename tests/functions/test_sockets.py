@@ -60,3 +60,13 @@ async def test_an_event_runs_its_function_as_who_sent_it(stage: Stage) -> None:
     with pytest.raises(ToolFailed, match="chat has the event"):
         await stage.deploy("second", CHAT, triggers=wants())
     assert (await stage.call("chat", "ann", json={})).status_code == 404
+
+
+async def test_a_function_takes_larger_bodies_than_the_rest(stage: Stage) -> None:
+    await stage.deploy(
+        "length", "export const handler = async (r: Request) => new Response((await r.blob()).size + '')"
+    )
+    size = 4 * stage.deps.settings.body_limit
+    assert (await stage.call("length", content=b"x" * size)).text == str(size)
+    refused = await stage.call("length", content=b"x" * (stage.deps.settings.function_body_limit + 1))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")

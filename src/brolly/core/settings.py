@@ -84,6 +84,7 @@ class Settings:
     function_private_network: bool = _setting(
         False, "Let functions reach this machine and private networks; only for code that you trust as yourself."
     )
+    function_body_limit: int = _setting(10_485_760, "Largest request body in bytes that a function is given.")
     function_ipv6: bool = _setting(
         False,
         "Let functions use IPv6, whose private networks cannot be closed to them; needed on machines without IPv4.",
