@@ -293,6 +293,7 @@ create table brolly.function_events (
     attempts integer not null default 1,
     created_at timestamp with time zone not null default now(),
     due_at timestamp with time zone not null,
+    xid text,
     constraint function_events_pkey PRIMARY KEY (id),
     constraint function_events_app_id_fkey FOREIGN KEY (app_id) REFERENCES brolly.apps(id) ON DELETE CASCADE,
     constraint function_events_trigger_check CHECK ((trigger = ANY (ARRAY['auth_hook'::text, 's3_upload'::text])))

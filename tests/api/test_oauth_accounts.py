@@ -63,11 +63,11 @@ async def test_a_confirmed_account_is_joined_and_keeps_its_password(stage: Stage
 async def test_the_hook_is_told_who_came_and_by_which_provider(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 
-    async def run(_deps: Any, _app: Any, payload: Any) -> None:
+    async def keep(_deps: Any, _app: Any, _connection: Any, payload: Any) -> None:
         told.append(payload)
         raise RuntimeError("a hook keeps nobody out")
 
-    monkeypatch.setitem(stage.deps.capabilities, "run_auth_hook", run)  # type: ignore[arg-type]
+    monkeypatch.setitem(stage.deps.capabilities, "keep_auth_hook", keep)  # type: ignore[arg-type]
     for hook in ("welcome", None):
         await stage.deps.control.execute(
             "update brolly.apps set auth_hook_function = $2 where id = $1", stage.app.id, hook

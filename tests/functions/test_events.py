@@ -9,6 +9,7 @@ import anyio
 import httpx
 import pytest
 
+from brolly.auth.access import users_of
 from brolly.functions import outbox
 from tests.api.test_auth_mail import newest
 from tests.api.test_auth_mfa import codes_of
@@ -112,19 +113,18 @@ async def make_due(stage: Stage) -> list[outbox.Event]:
 
 
 async def sign_in(stage: Stage) -> None:
-    """What a login announces."""
+    """What a login announces, up to the server's end between the answer and the run."""
     app = await stage.deps.registry.get(stage.owner, stage.app.id)
-    await stage.deps.capabilities["run_auth_hook"](stage.deps, app, {"event": "login", "user": {"id": "u"}})
+    keep = stage.deps.capabilities["keep_auth_hook"]
+    async with users_of(stage.deps, app) as connection:
+        await keep(stage.deps, app, connection, {"event": "login", "user": {"id": "u"}})
 
 
-async def test_what_a_server_took_into_its_end_runs_by_another(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_server_took_into_its_end_runs_by_another(stage: Stage) -> None:
     await stage.deps.control.execute("delete from brolly.function_events where app_id = $1", stage.app.id)
     await stage.deploy("once", KEEP.replace("told, trigger", "told, key: ctx.trigger.idempotencyKey, trigger"))
     await hook(stage, "once")
-    with monkeypatch.context() as patch:
-        # Killed between the answer and the run.
-        patch.setattr(type(stage.deps.deno), "start_soon", lambda *_: None)
-        await sign_in(stage)
+    await sign_in(stage)
     assert await outbox.take_due(stage.deps) == []
     await stage.deploy("once", "export const handler = () => { throw new Error('not yet') }")
     [event] = await make_due(stage)
@@ -140,12 +140,39 @@ async def test_what_a_server_took_into_its_end_runs_by_another(stage: Stage, mon
     assert await make_due(stage) == []
     # Tries end.
     await stage.deploy("once", "export const handler = () => new Response('no', { status: 503 })")
-    with monkeypatch.context() as patch:
-        patch.setattr(type(stage.deps.deno), "start_soon", lambda *_: None)
-        await sign_in(stage)
+    await sign_in(stage)
     [event] = await make_due(stage)
     await outbox.deliver(stage.deps, replace(event, attempts=len(outbox.PAUSES) + 1))
     assert await make_due(stage) == []
+    await hook(stage, None)
+
+
+async def test_an_event_counts_once_its_sign_in_is_committed(stage: Stage) -> None:
+    """Whatever ends between the event and the commit: the event is there before, and asks Postgres about the other."""
+    await stage.deploy("counted", KEEP)
+    await hook(stage, "counted")
+    app = await stage.deps.registry.get(stage.owner, stage.app.id)
+    keep = stage.deps.capabilities["keep_auth_hook"]
+
+    async def fail() -> None:
+        async with users_of(stage.deps, app) as connection:
+            await keep(stage.deps, app, connection, {"event": "rolled back"})
+            # While the sign-in is still at it, nobody knows yet.
+            [event] = await make_due(stage)
+            await outbox.deliver(stage.deps, event)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    [event] = await make_due(stage)
+    await outbox.deliver(stage.deps, event)
+    assert await make_due(stage) == []
+    async with users_of(stage.deps, app) as connection:
+        await keep(stage.deps, app, connection, {"event": "committed"})
+    [event] = await make_due(stage)
+    await outbox.deliver(stage.deps, event)
+    assert [seen["event"] for seen in await told(stage, 1)] == ["committed"]
+    assert len(await stage.logs("counted")) == 1
     await hook(stage, None)
 
 

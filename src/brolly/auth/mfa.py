@@ -16,7 +16,7 @@ from pydantic import Field
 from brolly.auth.access import open_app, require_user, users_of
 from brolly.auth.entry import Entry, answer
 from brolly.auth.events import note
-from brolly.auth.hook import run_hook
+from brolly.auth.hook import keep_hook
 from brolly.auth.identities import has_mailbox
 from brolly.auth.limits import admit, forgive, signed_in
 from brolly.auth.service import Reply
@@ -153,12 +153,13 @@ async def verify(deps: Deps, caller: Caller, params: Challenge) -> Reply:
     await admit(deps, app, caller, "mfa", email)
     async with users_of(deps, app) as connection:
         user, entry = await _meet(deps, app, caller, connection, params)
+        set_off = await keep_hook(deps, app, connection, "login", user, when=entry is not None)
     if entry is None:
         await note(deps, app, caller, "mfa", str(user["id"]) if user else None, error="AUTH_INVALID_CODE")
         raise _invalid()
     body = await answer(deps, app, user, entry)
     await note(deps, app, caller, "login", str(user["id"]))
-    await run_hook(deps, app, "login", user)
+    set_off()
     return Reply(body, app)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from brolly.auth.access import open_app, users_of
 from brolly.auth.entry import answer, enter
 from brolly.auth.events import note
-from brolly.auth.hook import run_hook
+from brolly.auth.hook import keep_hook
 from brolly.auth.identities import account_of
 from brolly.auth.limits import admit
 from brolly.auth.mail import send_code
@@ -136,12 +136,14 @@ async def _enter(deps: Deps, app: App, caller: Caller, params: Return, taken: Ta
         if account.new and profile.email is not None and not profile.verified:
             mail = (await send_code(deps, app, connection, account.user, "verify_email"),)
         entry = await enter(deps, app, caller, connection, account.user)
+        about: dict[str, Any] = {"when": entry.grant is not None, "provider": config.name, "new": account.new}
+        set_off = await keep_hook(deps, app, connection, "oauth_login", account.user, **about)
     user_id = str(account.user["id"])
     if account.new:
         await note(deps, app, caller, "signup", user_id)
     body = await answer(deps, app, account.user, entry)
     await note(deps, app, caller, "oauth_login", user_id)
-    await run_hook(deps, app, "oauth_login", account.user, provider=config.name, new=account.new)
+    set_off()
     return Reply(body, app, mail)
 
 

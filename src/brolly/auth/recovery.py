@@ -17,7 +17,7 @@ from brolly.auth.addresses import mailbox
 from brolly.auth.codes import Kind, redeem
 from brolly.auth.entry import Entry, answer, enter
 from brolly.auth.events import note
-from brolly.auth.hook import run_hook
+from brolly.auth.hook import keep_hook
 from brolly.auth.identities import prove_mailbox
 from brolly.auth.limits import admit, forgive, right_code
 from brolly.auth.mail import send_code
@@ -185,7 +185,9 @@ async def verify_magic_link(deps: Deps, caller: Caller, params: Code) -> Reply:
             await right_code(deps, app, connection, "magic_verify", email)
             user = await connection.fetchrow(f"select {USER} from auth.users where id = $1", user["id"])
             entry = await enter(deps, app, caller, connection, user)
+        let_in = entry.grant is not None
+        set_off = await keep_hook(deps, app, connection, "magic_link_login", user, when=let_in, new=new)
     body = await answer(deps, app, _checked(user), entry)
     await note(deps, app, caller, "magic_link_login", body["user"]["id"])
-    await run_hook(deps, app, "magic_link_login", user, new=new)
+    set_off()
     return Reply(body, app)

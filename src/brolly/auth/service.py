@@ -12,7 +12,7 @@ from brolly.auth.access import open_app, require_user, shown_user, users_of
 from brolly.auth.addresses import mailbox
 from brolly.auth.entry import answer, enter
 from brolly.auth.events import note
-from brolly.auth.hook import run_hook
+from brolly.auth.hook import keep_hook
 from brolly.auth.limits import admit
 from brolly.auth.mail import send_code
 from brolly.auth.passwords import check_password, check_rules, hash_password
@@ -83,11 +83,12 @@ async def sign_up(deps: Deps, caller: Caller, params: Signup) -> Reply:
             json.dumps(params.metadata),
         )
         mail = () if user is None else (await send_code(deps, app, connection, user, "verify_email"),)
+        set_off = await keep_hook(deps, app, connection, "signup", user, when=user is not None, new=True)
     if user is None:
         await note(deps, app, caller, "signup", error="RESOURCE_ALREADY_EXISTS")
         raise AppError("RESOURCE_ALREADY_EXISTS", "User already exists")
     await note(deps, app, caller, "signup", str(user["id"]))
-    await run_hook(deps, app, "signup", user, new=True)
+    set_off()
     shown = shown_user(user)
     del shown["avatar_url"]
     return Reply({"user": shown, "message": "A code to confirm the address was sent to it."}, app, mail)
@@ -122,9 +123,10 @@ async def log_in(deps: Deps, caller: Caller, params: Login) -> Reply:
         if renewed is not None:
             await connection.execute("update auth.users set password_hash = $2 where id = $1", user["id"], renewed)
         entry = await enter(deps, app, caller, connection, user, counted=True)
+        set_off = await keep_hook(deps, app, connection, "login", user, when=entry.grant is not None)
     body = await answer(deps, app, user, entry)
     await note(deps, app, caller, "login", str(user["id"]))
-    await run_hook(deps, app, "login", user)
+    set_off()
     return Reply(body, app)
 
 

@@ -1,7 +1,7 @@
 """Serverless functions: TypeScript that runs with the rights of whoever calls it."""
 
 from brolly.core.slice import Slice
-from brolly.functions.events import object_uploaded, run_auth_hook, run_event
+from brolly.functions.events import keep_auth_hook, object_uploaded, run_event
 from brolly.functions.openapi import describe_functions
 from brolly.functions.routes import routes
 from brolly.functions.store import has_function
@@ -16,7 +16,7 @@ SLICE = Slice(
     openapi=describe_functions,
     provides={
         "has_function": has_function,
-        "run_auth_hook": run_auth_hook,
+        "keep_auth_hook": keep_auth_hook,
         "object_uploaded": object_uploaded,
         "run_event": run_event,
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,23 +13,28 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.functions import invoke
-from brolly.functions.outbox import announce
+from brolly.functions.outbox import MY_TRANSACTION, keep
 from brolly.functions.store import Function, Trigger, read_functions
+from brolly.pg.pool import Connection
 from brolly.registry import App
 
 
-async def run_auth_hook(deps: Deps, app: App, payload: Mapping[str, Any]) -> None:
-    """Run the app's auth hook, if it has one: ``{event, user, isNewUser, provider}``. Returns once it is kept."""
-    name = app.auth_hook_function
-    if name is not None and name in (await read_functions(deps, app)).functions:
-        await announce(deps, app, [name], "auth_hook", payload)
+async def keep_auth_hook(
+    deps: Deps, app: App, connection: Connection, payload: Mapping[str, Any]
+) -> Callable[[], None]:
+    """Keep ``{event, user, isNewUser, provider}`` for the app's auth hook; to run it once the connection's transaction
+    has committed, call what comes back. Without that call it runs after the lease, if there was a commit at all.
+    """
+    # Whether there is such a function is looked up when it is to run: here a connection of the app is taken already.
+    names = [app.auth_hook_function] if app.auth_hook_function is not None else []
+    return await keep(deps, app, names, "auth_hook", payload, await connection.fetchval(MY_TRANSACTION))
 
 
 async def object_uploaded(deps: Deps, app: App, payload: Mapping[str, Any]) -> None:
     """Run the functions whose s3_upload trigger takes this object: its metadata. Returns once it is kept."""
     found = (await read_functions(deps, app)).functions
     names = [name for name, f in found.items() if (t := f.trigger("s3_upload")) is not None and _takes(t, payload)]
-    await announce(deps, app, names, "s3_upload", payload)
+    (await keep(deps, app, names, "s3_upload", payload))()
 
 
 async def run_event(

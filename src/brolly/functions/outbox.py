@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,7 +15,7 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.functions import invoke
-from brolly.functions.store import Trigger, read_functions
+from brolly.functions.store import Trigger, functions_of, read_functions
 from brolly.registry import App
 
 log = logging.getLogger("brolly.functions")
@@ -29,14 +29,14 @@ PAUSES = (5, 30, 120, 600, 3600)
 PAUSED_SECONDS = 60
 
 _ADD = (
-    "insert into brolly.function_events (id, app_id, function_name, trigger, payload, due_at) "
-    "select e.id, $1, e.name, $2, $3::jsonb, now() + make_interval(secs => $4) "
+    "insert into brolly.function_events (id, app_id, function_name, trigger, payload, due_at, xid) "
+    "select e.id, $1, e.name, $2, $3::jsonb, now() + make_interval(secs => $4), $7 "
     "from unnest($5::uuid[], $6::text[]) as e (id, name)"
 )
 _TAKE = (
     "update brolly.function_events set attempts = attempts + 1, due_at = now() + make_interval(secs => $2) "
     "where id in (select id from brolly.function_events where due_at <= now() order by due_at limit $1 "
-    "for update skip locked) returning id::text, app_id, function_name, trigger, payload::text, attempts"
+    "for update skip locked) returning id::text, app_id, function_name, trigger, payload::text, attempts, xid"
 )
 _DONE = "delete from brolly.function_events where id = $1"
 _LATER = "update brolly.function_events set due_at = now() + make_interval(secs => $2) where id = $1"
@@ -44,11 +44,17 @@ _NOT_TRIED = (
     "update brolly.function_events set attempts = attempts - 1, "
     "due_at = now() + make_interval(secs => $2) where id = $1"
 )
+MY_TRANSACTION = "select pg_current_xact_id()::text"
+# Numbers that were not given out yet are from before the database was restored.
+_FATE = (
+    "select case when $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) "
+    "then coalesce(pg_xact_status($1::text::xid8), 'committed') else 'aborted' end"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event that this process has taken, and which try this is."""
+    """An event that this process has taken, and which try this is. ``xid``: it counts if this transaction committed."""
 
     id: str
     app_id: str
@@ -56,26 +62,33 @@ class Event:
     trigger: str
     payload: str
     attempts: int = 1
+    xid: str | None = None
 
 
-async def announce(deps: Deps, app: App, names: Sequence[str], trigger: str, payload: Mapping[str, Any]) -> None:
-    """Keep the event for each of the functions and begin to run them; it is safe once this returns."""
-    if not names:
-        return
+async def keep(
+    deps: Deps, app: App, names: Sequence[str], trigger: str, payload: Mapping[str, Any], xid: str | None = None
+) -> Callable[[], None]:
+    """Keep the event for each of the functions, safe once this returns; what comes back begins to run them.
+
+    ``xid`` is the transaction of the app's database in which it happened: what was rolled back is no event.
+    """
     text = json.dumps(payload, default=str)
     events = [Event(str(uuid4()), app.id, name, trigger, text) for name in names]
-    await deps.control.execute(_ADD, app.id, trigger, text, LEASE_SECONDS, [e.id for e in events], list(names))
-    for event in events:
-        deps.deno.start_soon(deliver, deps, event)
+    if events:
+        ids = [event.id for event in events]
+        await deps.control.execute(_ADD, app.id, trigger, text, LEASE_SECONDS, ids, list(names), xid)
+
+    def begin() -> None:
+        for event in events:
+            deps.deno.start_soon(deliver, deps, event)
+
+    return begin
 
 
 async def deliver(deps: Deps, event: Event) -> None:
     """Run the function once; the event goes when it took it, and comes again later when it failed."""
     app = await deps.registry.find(event.app_id)
-    if app is None:
-        return
-    if app.status != "ready" or app.paused_at is not None:
-        await deps.control.execute(_NOT_TRIED, event.id, float(PAUSED_SECONDS))
+    if app is None or not await _is_time(deps, app, event):
         return
     function = (await read_functions(deps, app)).functions.get(event.function_name)
     trigger = function.trigger(event.trigger) if function and event.trigger == "s3_upload" else None
@@ -106,9 +119,32 @@ async def deliver(deps: Deps, event: Event) -> None:
         await deps.control.execute(_LATER, event.id, float(PAUSES[event.attempts - 1]))
 
 
+async def _is_time(deps: Deps, app: App, event: Event) -> bool:
+    """Whether the event may run now; else it is put off, or away when what it tells of was rolled back."""
+    waits = app.status != "ready" or app.paused_at is not None
+    if not waits and event.xid is not None:
+        async with functions_of(deps, app) as connection:
+            fate = await connection.fetchval(_FATE, event.xid)
+        if fate == "aborted":
+            await deps.control.execute(_DONE, event.id)
+            return False
+        waits = fate == "in progress"
+    if waits:
+        await deps.control.execute(_NOT_TRIED, event.id, float(PAUSED_SECONDS))
+    return not waits
+
+
 async def take_due(deps: Deps) -> list[Event]:
     """Events whose time has come, or whose server ended, taken by this process alone."""
     return [Event(**dict(row)) for row in await deps.control.fetch(_TAKE, AT_ONCE, LEASE_SECONDS)]
+
+
+async def _deliver_alone(deps: Deps, event: Event) -> None:
+    """An app's database that does not answer takes no other's event along; the lease brings this one again."""
+    try:
+        await deliver(deps, event)
+    except AppError as error:
+        log.warning("%s of %s waits: %s", event.trigger, event.app_id, error.message)
 
 
 async def keep_delivering(deps: Deps) -> None:
@@ -116,5 +152,5 @@ async def keep_delivering(deps: Deps) -> None:
     while True:
         async with anyio.create_task_group() as group:
             for event in await take_due(deps):
-                group.start_soon(deliver, deps, event)
+                group.start_soon(_deliver_alone, deps, event)
         await anyio.sleep(LOOK_SECONDS)
