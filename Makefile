@@ -29,13 +29,15 @@ lint: $(VENV)/.dev ## The static half of check
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/shape.py
 	$(BIN)/python scripts/schemas.py --check
+	$(BIN)/python scripts/plugins.py --check
 
 test: $(VENV)/.dev ## Run the tests (ARGS="tests/unit -k name", PROCESSES=4)
 	@$(BIN)/python scripts/chromium.py
 	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-schemas: $(VENV)/.dev ## Write schemas/ anew from the code
+schemas: $(VENV)/.dev ## Write schemas/ and plugins/ anew from the code
 	$(BIN)/python scripts/schemas.py
+	$(BIN)/python scripts/plugins.py
 
 bench: $(VENV)/.dev ## Measure (ARGS=…)
 	$(BIN)/python -m bench $(ARGS)

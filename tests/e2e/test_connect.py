@@ -46,6 +46,16 @@ class Person:
         return json.loads((self.folder / name).read_text())
 
 
+def linked(folder: Path, modules: Path) -> Path:
+    """A folder with the programs ``claude`` and ``gemini``, as the packages' installation would link them: packages
+    are installed here without running their scripts."""
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "claude").symlink_to(next((modules / "@anthropic-ai").glob("claude-code-*/claude")))
+    (programs / "gemini").symlink_to(modules / ".bin" / "gemini")
+    return programs
+
+
 @pytest.fixture(scope="module")
 def person(shared: Machine, tmp_path_factory: pytest.TempPathFactory) -> Person:
     folder = tmp_path_factory.mktemp("person")
@@ -57,10 +67,8 @@ def person(shared: Machine, tmp_path_factory: pytest.TempPathFactory) -> Person:
 @pytest.mark.timeout(300)
 def test_the_clients_themselves_say_connected(person: Person, tmp_path: Path) -> None:
     modules = npm.packages(*PROGRAMS) / "node_modules"
-    # What the package's installation would link: packages are installed without running their scripts.
-    (tmp_path / "claude").symlink_to(next((modules / "@anthropic-ai").glob("claude-code-*/claude")))
-    (tmp_path / "gemini").symlink_to(modules / ".bin" / "gemini")
-    with_programs = Person(person.server, person.folder, f"{tmp_path}{os.pathsep}{npm.environment()['PATH']}")
+    path = f"{linked(tmp_path, modules)}{os.pathsep}{npm.environment()['PATH']}"
+    with_programs = Person(person.server, person.folder, path)
     for client in ("claude", "gemini"):
         by_pipe = with_programs.told(client)
         by_address = with_programs.told(client, "--http", "--name", "brolly-http", "--read-only")

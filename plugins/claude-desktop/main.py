@@ -1,0 +1,5 @@
+"""Starts brolly as installed."""
+
+from brolly.cli import main
+
+main()
