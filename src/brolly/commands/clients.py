@@ -48,7 +48,7 @@ class Client:
             raise AppError(
                 "CONFIG_INVALID",
                 f"{self.title} has no configuration per project.",
-                remediation="Leave --project out; --app holds the client to one app all the same.",
+                remediation="Repeat brolly connect without --project; --app holds the client to one app all the same.",
             )
         return project / self.project_file
 
