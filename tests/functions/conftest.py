@@ -117,7 +117,7 @@ async def engine() -> AsyncIterator[Engine]:
     cache = Path(tempfile.mkdtemp(prefix="brolly-deno-"))
     made = Engine(
         Bounds(cache, environment=child_environment()),
-        Limits(at_once=3, waiting=2, wait_seconds=5, memory_mb=600, blocked_seconds=1),
+        Limits(at_once=3, waiting=2, wait_seconds=5, memory_mb=600, blocked_seconds=1.5),
     )
 
     class Running:

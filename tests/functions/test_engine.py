@@ -119,6 +119,17 @@ async def test_one_that_spins_is_ended_and_the_next_call_runs(engine: Engine) ->
     assert (await call(engine, "x"))[0] == 200
 
 
+async def test_one_that_spins_on_after_its_time_is_ended_as_well(engine: Engine) -> None:
+    with pytest.raises(AppError) as caught:
+        await call(engine, "spin", program("left", timeout=0.3))
+    assert caught.value.code == "FUNCTION_TIMEOUT"
+    isolates = engine._apps["app_000000000000"].isolates
+    with anyio.fail_after(20):
+        while "left" in isolates:  # noqa: ASYNC110 - the watch tells nobody
+            await anyio.sleep(0.05)
+    assert (await call(engine, "x"))[0] == 200
+
+
 async def test_one_that_waits_for_ever_gets_its_time_and_no_more(engine: Engine) -> None:
     for path in ("hang", "stream"):
         with pytest.raises(AppError) as caught:

@@ -33,6 +33,8 @@ WATCH_SECONDS = 1.0
 MEMORY_SECONDS = 0.2
 RELIEVED_SECONDS = 4.0
 """How long the end of one isolate is given to show, before the whole process is ended."""
+LEFT_SECONDS = 30.0
+"""For how long an isolate without calls is looked at as one with them."""
 AGAIN_SECONDS = 2.0
 """For how long a version that could not be loaded is not tried again by calls."""
 ROOM_FROM = 0.7
@@ -100,6 +102,11 @@ class _App:
     waiting: int = 0
     relieved_at: float = float("-inf")
     used_at: float = field(default_factory=anyio.current_time)
+
+    def at_work(self) -> list[Isolate]:
+        """Isolates with calls, or with calls a moment ago: code goes on when its caller left, or its time is over."""
+        since = anyio.current_time() - LEFT_SECONDS
+        return [isolate for isolate in self.isolates.values() if isolate.running or isolate.used_at > since]
 
 
 class Engine:
@@ -339,15 +346,15 @@ class Engine:
 
     async def _look_after(self, app: _App, process: Process) -> None:
         await self._make_room(app, process.memory)
-        for isolate in list(app.isolates.values()):
-            if isolate.running and await isolate.memory(self._limits.blocked_seconds) is None:
+        for isolate in app.at_work():
+            if await isolate.memory(self._limits.blocked_seconds) is None:
                 isolate.blocked = not process.dead.is_set() and not isolate.full
                 await self._discard(app, isolate)
         await self._stop_idle(app)
 
     async def _look_at_memory(self, app: _App, process: Process) -> None:
         memory = process.memory
-        at_work = [isolate for isolate in app.isolates.values() if isolate.running]
+        at_work = app.at_work()
         floor = (BASE_MB + min(isolate.memory_mb for isolate in at_work)) * 2**20 if at_work else memory
         if memory > min(floor, self._limits.memory_mb * 2**20):
             await self._relieve(app, process, memory, at_work)

@@ -84,6 +84,7 @@ class Isolate:
     def leave(self) -> None:
         """A call ends."""
         self.running -= 1
+        self.used_at = anyio.current_time()
         if not self.running:
             self._idle.set()
 
