@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench import (
     ai,
+    building,
     footprint,
     functions,
     growth,
@@ -48,6 +49,7 @@ MEASUREMENTS = (
     Measurement("realtime", "Changes over WebSocket", realtime.measure),
     Measurement("retrieval", "Asking documents", rag.measure),
     Measurement("ai", "The model gateway", ai.measure),
+    Measurement("building", "Front ends from source", building.measure),
     Measurement("install", "What an installation weighs", install.measure),
 )
 

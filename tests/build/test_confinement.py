@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -200,3 +201,35 @@ async def test_what_cannot_be_built_says_why(
 ) -> None:
     with pytest.raises(BuildFailedError, match=why):
         await _build(builder, files, **order)
+
+
+_SERVER = """
+import sys
+from pathlib import Path
+import anyio
+from brolly.engines.build.sandbox import Allowance, Sandbox
+async def main():
+    sandbox = Sandbox(Path(sys.argv[1]), Allowance(seconds=60), print, sys.argv[2] == "True")
+    await sandbox.run(["/bin/sh", "-c", "setsid sleep 4848 & sleep 4848"], Path(sys.argv[1]), {"PATH": "/usr/bin:/bin"})
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+async def test_the_sudden_end_of_the_server_ends_its_builds(job: Job, namespaces: bool) -> None:
+    def left() -> list[psutil.Process]:
+        return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4848"]]
+
+    Sandbox(job.folder, Allowance(), print).own(job.folder)
+    command = [sys.executable, "-c", _SERVER, str(job.folder), str(namespaces)]
+    server = await anyio.open_process(command, stdout=-3, stderr=-3)
+    try:
+        with anyio.fail_after(30):
+            while len(left()) < 2:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+            server.kill()
+            await server.wait()
+            while left():  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+    finally:
+        await server.aclose()

@@ -290,6 +290,8 @@ def main(arguments: list[str]) -> int:
     line.close()
 
     def stop(_signal: int, _frame: Any) -> None:
+        # Each thread of a parent that ends tells so: what is being done about the first word must not be broken off.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(143)
 
     signal.signal(signal.SIGTERM, stop)
@@ -297,6 +299,7 @@ def main(arguments: list[str]) -> int:
         order = json.loads(answer)
         return _first_of_its_world(plan, order) if listening is not None else _run(plan, order, False)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         end_all()
 
 

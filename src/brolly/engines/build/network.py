@@ -85,7 +85,7 @@ def thinned(document: dict[str, Any], tarballs: str, machine: Machine) -> dict[s
         dist = version.get("dist", {})
         address = str(dist.get("tarball", ""))
         if (at := address.find("/-/")) > 0:
-            dist["tarball"] = f"{tarballs}/{document['name']}{address[at:]}"
+            dist["tarball"] = f"{tarballs}/{document.get('name', '')}{address[at:]}"
     return document
 
 
