@@ -107,7 +107,7 @@ class Gateway:
 @asynccontextmanager
 async def make_gateway(deps: Deps, **settings: Any) -> AsyncIterator[Gateway]:
     async with stand_in() as provider:
-        told = replace(deps.settings, **{"ai_providers": provider.settings, "ai_timeout": 3, **settings})
+        told = replace(deps.settings, **{"ai_providers": provider.settings, "ai_timeout": 2, **settings})
         deps = replace(deps, settings=told)
         owner, key = await make_owner(deps)
         assert owner.account_id

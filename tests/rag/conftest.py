@@ -18,6 +18,7 @@ from brolly.apps import provision
 from brolly.core.caller import Caller
 from brolly.core.worker import start_workers
 from brolly.deps import Deps
+from brolly.pg import queue
 from brolly.rag.worker import workers
 from brolly.registry import App
 from tests.api.test_auth_sessions import log_in, sign_up
@@ -89,14 +90,16 @@ class Library:
 
 @pytest.fixture(scope="module")
 async def reading(deps: Deps) -> AsyncIterator[None]:
-    """The worker of a server runs."""
+    """The worker of a server runs, and looks often for what is to be tried again."""
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        async with anyio.create_task_group() as group:
-            start_workers(group, workers(deps))
-            yield
-            group.cancel_scope.cancel()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(queue, "LOOK_SECONDS", 0.2)
+            async with anyio.create_task_group() as group:
+                start_workers(group, workers(deps))
+                yield
+                group.cancel_scope.cancel()
 
     _, close = await hold_open(running())
     yield
