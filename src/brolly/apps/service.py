@@ -8,6 +8,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from brolly.apps import provision
 from brolly.apps.size import size_of
@@ -47,7 +48,7 @@ class Pause(AppParams):
     """Parameters of pause."""
 
     paused: bool
-    reason: str | None = Field(None, max_length=500)
+    reason: SkipJsonSchema[str | None] = Field(None, max_length=500)
 
 
 class AccessMode(AppParams):

@@ -52,7 +52,7 @@ class Deploy(AppParams):
 
     name: str = Field(min_length=1, max_length=100, pattern=NAME)
     code: str = Field(min_length=1, max_length=LONGEST_CODE)
-    description: str | None = Field(None, max_length=1000)
+    description: SkipJsonSchema[str | None] = Field(None, max_length=1000)
     env_vars: dict[str, Any] | None = Field(None, alias="envVars")
     timeout_ms: int = Field(30_000, alias="timeoutMs", ge=100, le=300_000)
     memory_limit_mb: SkipJsonSchema[int] = Field(128, alias="memoryLimitMb", ge=64, le=1024)

@@ -42,8 +42,8 @@ class StartFromSource(AppParams):
 
     deployment_id: str
     lockfile_hash: SkipJsonSchema[str | None] = Field(None, pattern="^[a-f0-9]{8,64}$")
-    build_command: str | None = Field(None, min_length=1, max_length=500)
-    output_dir: str | None = Field(None, min_length=1, max_length=200)
+    build_command: SkipJsonSchema[str | None] = Field(None, min_length=1, max_length=500)
+    output_dir: SkipJsonSchema[str | None] = Field(None, min_length=1, max_length=200)
     package_manager: SkipJsonSchema[Manager | None] = None
     user_env: dict[str, Any] | None = Field(None, max_length=MOST_NAMES)
 

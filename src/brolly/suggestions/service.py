@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, WithJsonSchema, field_validator
+from pydantic import Field, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
@@ -24,10 +25,10 @@ class Submit(Params):
     category: Literal["bug_report", "feature_request", "improvement", "documentation"]
     description: str = Field(min_length=10, max_length=TEXT_LIMIT)
     # Advertised without its values, which the tool's page and the error for any other name: few calls have it.
-    severity: Annotated[Literal["low", "medium", "high", "critical"], WithJsonSchema({"type": "string"})] | None = None
+    severity: SkipJsonSchema[Literal["low", "medium", "high", "critical"] | None] = None
     affected_tool: str | None = Field(None, max_length=100)
-    proposed_solution: str | None = Field(None, max_length=TEXT_LIMIT)
-    source: Literal["agent", "human_prompted"] = "agent"
+    proposed_solution: SkipJsonSchema[str | None] = Field(None, max_length=TEXT_LIMIT)
+    source: SkipJsonSchema[Literal["agent", "human_prompted"]] = "agent"
     app_id: str | None = None
     agent_context: dict[str, Any] | None = None
 
