@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from brolly.commands.logs import described
 from tests.e2e.processes import COMMAND, Machine, Process, brolly, environment
 
 CODE = """
@@ -128,6 +129,17 @@ def test_logs_shows_what_happened(scene: Scene) -> None:
     ):
         refused = brolly(scene.server.home, "logs", *arguments, "--json")
         assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, code)
+
+
+def test_nothing_that_was_printed_reaches_the_terminal_as_an_order() -> None:
+    evil = "\x1b]0;x\x07\x9b2J\r\b\u202e\u2066\u200f\x7f\ud800[red]"
+    line = {"level": evil, "message": evil + "\n" + evil, "timestamp": evil}
+    text = ("trigger", "caller", "method", "path", "error", "stack")
+    entry = {name: evil for name in text} | {"statusCode": 500, "duration": 1.0, "consoleLogs": [line]}
+    shown = described({**entry, "timestamp": "2026-01-31T08:00:00+00:00"}).plain
+    assert [c for c in shown if not c.isprintable() and c != "\n"] == []
+    # Nor is it markup.
+    assert shown.count("[red]") == 8
 
 
 def test_following_ends_with_ctrl_c_and_with_the_server(scene: Scene) -> None:

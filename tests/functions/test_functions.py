@@ -284,6 +284,21 @@ async def test_each_call_is_in_the_log_with_what_it_printed(stage: Stage) -> Non
     )
 
 
+async def test_a_call_that_never_ends_leaves_the_first_of_what_it_printed(stage: Stage) -> None:
+    code = """export async function handler(r: Request) {
+      const all = await r.text();
+      console.log("before", "x".repeat(20_000));
+      if (all) for (let i = 0; ; i++) { console.log(i); if (i % 50 === 0) await new Promise((r) => setTimeout(r, 1)); }
+      await new Promise(() => {}); }"""
+    await stage.deploy("flood", code, timeoutMs=1000)
+    assert [(await stage.call("flood", content=body)).status_code for body in ("", "all")] == [504, 504]
+    flood, hang = await stage.logs("flood")
+    assert [len(entry["consoleLogs"]) for entry in (flood, hang)] == [100, 1]
+    assert hang["consoleLogs"][0]["message"].startswith("before xxx")
+    assert len(hang["consoleLogs"][0]["message"]) == 10_000
+    assert (flood["statusCode"], flood["consoleLogs"][99]["message"]) == (504, "98")
+
+
 async def test_a_deleted_function_is_gone_and_its_log_stays(stage: Stage) -> None:
     await stage.deploy("gone", GREET, "none")
     await stage.call("gone")

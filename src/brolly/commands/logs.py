@@ -102,10 +102,12 @@ def described(entry: Mapping[str, Any]) -> Text:
         "  ",
         (str(status), "green" if good else "yellow" if status < 500 else "bold red"),
         f"  {plain(entry['method'])} {plain(entry['path'])}",
-        (f"  {entry['duration']:g} ms  {entry['trigger']}, {entry['caller']}", "dim"),
+        (f"  {entry['duration']:g} ms  {plain(entry['trigger'])}, {plain(entry['caller'])}", "dim"),
     )
     for line in entry["consoleLogs"]:
-        text.append(f"\n  {line['level']:<5} {plain(line['message'], '        ')}", _LEVELS.get(line["level"], ""))
+        text.append(
+            f"\n  {plain(line['level']):<5} {plain(line['message'], '        ')}", _LEVELS.get(line["level"], "")
+        )
     if entry["error"]:
         stack = entry["stack"] or ""
         text.append("\n  " + plain(stack if entry["error"] in stack else entry["error"], "  "), "red")

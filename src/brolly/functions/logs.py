@@ -28,6 +28,7 @@ MOST_WAITING = 5_000
 TRIM_SECONDS = 3600.0
 MOST_LINES = 100
 LONGEST_TEXT = 10_000
+_LEVELS = ("debug", "info", "warn", "error")
 
 _INSERT = (
     "insert into functions.invocations (token, function_id, started_at, trigger, caller, method, path, status, "
@@ -82,7 +83,10 @@ class Entry:
     def append(self, lines: Sequence[Mapping[str, Any]], cut: int = 0) -> None:
         """Console lines, as far as there is room."""
         for line in lines[: max(MOST_LINES - len(self.lines), 0)]:
-            self.lines.append({k: _clean(str(line.get(k, ""))) for k in ("level", "message", "timestamp")})
+            said = {k: _clean(str(line.get(k, ""))) for k in ("level", "message", "timestamp")}
+            # A module has a say in what its isolate sends.
+            level = said["level"] if said["level"] in _LEVELS else "info"
+            self.lines.append({**said, "level": level, "timestamp": said["timestamp"][:40]})
         if cut and len(self.lines) <= MOST_LINES:
             note = {"level": "warn", "message": f"{cut} more lines were not kept.", "timestamp": ""}
             self.lines.append({**note, "timestamp": iso(datetime.now(UTC)) or ""})

@@ -38,6 +38,7 @@ interface Run {
   lines: Line[];
   cut: number;
   sent: number;
+  timer: boolean;
   answered: boolean;
   pending: Set<Promise<unknown>>;
 }
@@ -48,6 +49,8 @@ type Handler = (request: Request, ctx: unknown) => unknown;
 const MOST_LINES = 100;
 const LONGEST_LINE = 10_000;
 const HEADER_BYTES = 6_000;
+/** Lines of a call that has no answer yet go out this often: it may never have one. */
+const LINES_MS = 300;
 
 const runs = new AsyncLocalStorage<Run>();
 const encoder = new TextEncoder();
@@ -57,7 +60,7 @@ const ResponseClass = Response;
 // Taken before the module could put its own in the place.
 const post = self.postMessage.bind(self);
 const statistics = getHeapStatistics;
-const [every, never] = [setInterval, clearInterval];
+const [every, never, afterwards] = [setInterval, clearInterval, setTimeout];
 const LOOK_MS = 50;
 let proof = "";
 
@@ -276,6 +279,18 @@ function finish(run: Run): void {
   if (!run.pending.size) host.call(run.token, "finished", {}).catch(() => {});
 }
 
+/** Before the answer: the lines so far go to the host. */
+function tell(run: Run): void {
+  if (run.answered || run.sent === run.lines.length) return;
+  const lines = run.lines.slice(run.sent);
+  run.sent = run.lines.length;
+  const told: Promise<unknown> = host.call(run.token, "log", { lines }).catch(() => {}).finally(() => {
+    run.pending.delete(told);
+    if (run.answered) finish(run);
+  });
+  run.pending.add(told);
+}
+
 // --- console --------------------------------------------------------------------------------------------
 
 function note(run: Run | undefined, level: string, values: unknown[]): void {
@@ -287,7 +302,13 @@ function note(run: Run | undefined, level: string, values: unknown[]): void {
     if (message.length > LONGEST_LINE) break;
   }
   run.lines.push({ level, message: message.slice(0, LONGEST_LINE), timestamp: new Date().toISOString() });
-  if (run.answered) queueMicrotask(() => finish(run));
+  if (run.answered) return queueMicrotask(() => finish(run));
+  if (run.timer) return;
+  run.timer = true;
+  afterwards(() => {
+    run.timer = false;
+    tell(run);
+  }, LINES_MS);
 }
 
 function readable(value: unknown): string {
@@ -320,7 +341,7 @@ function mapped(stack: string): string {
 }
 
 function headerOf(run: Run): string {
-  const text = stringify({ lines: run.lines, cut: run.cut });
+  const text = stringify({ lines: run.lines.slice(run.sent), cut: run.cut });
   const bytes = encoder.encode(text);
   if (bytes.length > HEADER_BYTES) return "";
   run.sent = run.lines.length;
@@ -361,7 +382,7 @@ async function answer(init: Init, handler: Handler, incoming: Request): Promise<
     body: incoming.body,
     signal: incoming.signal,
   });
-  const run: Run = { token: call.token, lines: [], cut: 0, sent: 0, answered: false, pending: new Set() };
+  const run: Run = { token: call.token, lines: [], cut: 0, sent: 0, timer: false, answered: false, pending: new Set() };
   enter();
   return await runs.run(run, async () => {
     try {
