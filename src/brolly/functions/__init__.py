@@ -6,7 +6,7 @@ from brolly.functions.openapi import describe_functions
 from brolly.functions.routes import routes
 from brolly.functions.store import has_function
 from brolly.functions.tool import DEPLOY_FUNCTION, INVOKE_FUNCTION, MANAGE_FUNCTION
-from brolly.functions.worker import workers
+from brolly.functions.worker import end_functions, workers
 
 SLICE = Slice(
     "functions",
@@ -14,6 +14,7 @@ SLICE = Slice(
     routes=routes,
     workers=workers,
     openapi=describe_functions,
+    app_deleted=end_functions,
     provides={
         "has_function": has_function,
         "keep_auth_hook": keep_auth_hook,

@@ -16,12 +16,12 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
-from brolly.engines.deno import Answer, Invocation
+from brolly.engines.deno import Answer, Invocation, Program
 from brolly.functions.calls import FunctionCalls, InvokeOther
 from brolly.functions.environment import env_of
 from brolly.functions.logs import Entry, waiting_of
 from brolly.functions.service import program_of, url_of
-from brolly.functions.store import Function, Trigger, find_function
+from brolly.functions.store import Function, Trigger, find_function, read_functions
 from brolly.registry import App
 
 _TYPES = {"service": "service_key", "user": "end_user_jwt", "anonymous": "anonymous"}
@@ -123,9 +123,7 @@ async def run(
     url = url_of(deps, app, function.name) + asked.path + (f"?{asked.query}" if asked.query else "")
     invocation = Invocation(asked.method, url, asked.headers, asked.body, _about(caller, trigger, asked), calls)
     try:
-        env = await env_of(deps, app, function)
-        program = program_of(deps, app, function, env)
-        async with deps.deno.invoke(program, invocation) as answer:
+        async with deps.deno.invoke(await _program(deps, app, function), invocation) as answer:
             entry.append(answer.lines, answer.lines_cut)
             yield await _failed(answer, entry) if answer.failed else answer
             if not entry.done:
@@ -136,6 +134,17 @@ async def run(
     except anyio.get_cancelled_exc_class():
         entry.end(499, "The caller went away.")
         raise
+
+
+async def _program(deps: Deps, app: App, function: Function) -> Program:
+    """What Deno runs, made once for each state of the app: unsealing takes as long as a short call."""
+    known = await read_functions(deps, app)
+    if known.functions.get(function.name) is not function:
+        return program_of(deps, app, function, await env_of(deps, app, function))
+    if (program := known.programs.get(function.name)) is None:
+        program = program_of(deps, app, function, await env_of(deps, app, function))
+        known.programs[function.name] = program
+    return program
 
 
 async def _failed(answer: Answer, entry: Entry) -> Answer:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from brolly.core.errors import AppError
 from brolly.deps import Deps
+from brolly.engines.deno import Program
 from brolly.pg.databases import FUNCTIONS_ROLE
 from brolly.pg.pool import Connection
 from brolly.pg.session import as_platform
@@ -68,6 +69,8 @@ class AppFunctions:
     app: App
     functions: Mapping[str, Function]
     env: bytes | None = field(repr=False)
+    programs: dict[str, Program] = field(default_factory=dict[str, Program], repr=False)
+    """Those that were called, with their variables unsealed: known as long as nothing of the app changes."""
 
 
 _KNOWN: WeakKeyDictionary[Registry, OrderedDict[str, AppFunctions]] = WeakKeyDictionary()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brolly.core.worker import Worker
 from brolly.deps import Deps
 from brolly.functions.cron import keep_running
 from brolly.functions.logs import keep_flushing
 from brolly.functions.outbox import keep_delivering
+
+
+async def end_functions(deps: Deps, app: Any) -> None:
+    """The app is gone, and its process with all that runs in it."""
+    if app is not None:
+        await deps.deno.forget(app.id)
 
 
 def workers(deps: Deps) -> list[Worker]:

@@ -98,6 +98,7 @@ class _App:
     process: Process | None = None
     isolates: dict[str, Isolate] = field(default_factory=dict[str, Isolate])
     failed: tuple[str, float, AppError] | None = None
+    gone: bool = False
     running: int = 0
     waiting: int = 0
     relieved_at: float = float("-inf")
@@ -152,6 +153,7 @@ class Engine:
     async def forget(self, app_id: str) -> None:
         """End an app's process and all its calls."""
         if (app := self._apps.pop(app_id, None)) is not None:
+            app.gone = True
             async with app.changing:
                 await self._stop(app)
             await anyio.to_thread.run_sync(shutil.rmtree, app.folder, True)
@@ -295,6 +297,8 @@ class Engine:
 
     async def _loaded(self, app: _App, program: Program) -> Isolate:
         """Under the app's lock: the function's isolate, started and loaded if it is not."""
+        if app.gone:
+            raise AppError("EXTERNAL_NETWORK_ERROR", f"The app {program.app_id} ended.")
         if app.failed is not None and app.failed[0] == program.version and anyio.current_time() < app.failed[1]:
             # A function that ends its process while it loads would do so once for each call that waits.
             raise app.failed[2]

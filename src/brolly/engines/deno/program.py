@@ -23,12 +23,12 @@ class Program:
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout: float = 30.0
     memory_mb: int = 128
+    version: str = field(init=False)
+    """Changes with all that an isolate is made of, so that a changed function gets a new one."""
 
-    @property
-    def version(self) -> str:
-        """Changes with all that an isolate is made of, so that a changed function gets a new one."""
+    def __post_init__(self) -> None:
         seen = json.dumps([self.name, self.code, dict(self.env), dict(self.about), self.memory_mb], sort_keys=True)
-        return hashlib.sha256(seen.encode()).hexdigest()
+        object.__setattr__(self, "version", hashlib.sha256(seen.encode()).hexdigest())
 
 
 def busy() -> AppError:
