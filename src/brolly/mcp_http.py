@@ -19,6 +19,7 @@ from brolly.core.settings import APP_ID
 from brolly.core.tool import READ_BY_CLIENT
 from brolly.deps import Deps
 from brolly.identity import authorization_of, identify
+from brolly.mcp_exchange import Exchanges
 from brolly.mcp_server import BrollyServer, no_tool
 
 METADATA_PATH = "/.well-known/oauth-protected-resource"
@@ -57,9 +58,9 @@ class McpEntrance:
         settings = deps.settings
         hosts = [*LOCAL_HOSTS, *(f"{h}:*" for h in LOCAL_HOSTS), *settings.allowed_hosts]
         public = settings.base_url.split("://", 1)[-1].split("/", 1)[0]
-        self._app = self.server.streamable_http_app(
+        self.server.streamable_http_app(
             stateless_http=True,
-            # One answer, no stream: the stream took a quarter of a call's time, and no tool reports progress.
+            # One answer, no stream, which took a quarter of a call's time; see Exchanges for who wants progress.
             json_response=True,
             transport_security=TransportSecuritySettings(
                 allowed_hosts=list(dict.fromkeys([*hosts, public])),
@@ -67,11 +68,12 @@ class McpEntrance:
                 allowed_origins=[*(f"http://{h}:*" for h in LOCAL_HOSTS), *settings.allowed_origins],
             ),
         )
+        self._app = Exchanges(self.server.session_manager)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Accept requests for the block."""
-        async with self.server.session_manager.run():
+        async with self._app.running():
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -38,6 +38,7 @@ from brolly import __version__
 from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.core.habits import instead_of
+from brolly.core.progress import Listener, listening
 from brolly.core.tokens import derive
 from brolly.core.tool import Pending, Tool, refused
 from brolly.deps import Deps
@@ -151,7 +152,8 @@ class BrollyServer(MCPServer[Any]):
             async def confirm(question: str, given: bool, call: str) -> None:
                 await _ask(context, question, given, call)
 
-            result = await tool.call(self._deps, caller, arguments, confirm)
+            with listening(_listener(context)):
+                result = await tool.call(self._deps, caller, arguments, confirm)
         except Pending as pending:
             return pending.request
         except AppError as error:
@@ -169,6 +171,16 @@ class BrollyServer(MCPServer[Any]):
     def _failure(self, error: AppError) -> CallToolResult:
         body = error_body(error, self._deps.settings.base_url)
         return CallToolResult(content=[TextContent(type="text", text=_compact(body))], is_error=True)
+
+
+def _listener(context: Context[Any, Any] | None) -> Listener:
+    """Who hears of the call's progress: a client that sent a token for it."""
+    if context is None:
+        return Listener(None, lambda: True)
+    request, meta = context.request_context.request, context.request_context.meta
+    # In process, nothing but the client ends a call.
+    left = (lambda: bool(request.scope["state"].get("client_left"))) if request is not None else lambda: True
+    return Listener(context.report_progress if meta and "progress_token" in meta else None, left)
 
 
 def _compact(value: Any) -> str:

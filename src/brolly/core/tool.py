@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 _ABOUT_APP_ID = re.compile(r" [^.]*\bapp_id\b[^.]*\.")
+_TAKEN_BACK = "It was ended before it was done: the caller took it back, or the server stopped."
 _VERBS = {READ: "read", WRITE: "update", DESTROY: "delete"}
 
 
@@ -233,12 +234,15 @@ class Tool:
         except AppError as e:
             error = e
             raise
+        except anyio.get_cancelled_exc_class():
+            error = AppError("INTERNAL_ERROR", _TAKEN_BACK)
+            raise
         except Exception:
             error = AppError("INTERNAL_ERROR", "internal error")
             raise
         finally:
             if not asked:
-                # What was done is recorded even when the client has gone in the meantime.
+                # Recorded even when the client has gone in the meantime.
                 with anyio.move_on_after(10, shield=True):
                     await host.record(self._event(label, action, caller, app_id, (params, result), started, error))
 

@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.progress import report
 from brolly.core.times import iso
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
@@ -161,6 +162,7 @@ def _check_event(name: str, triggers: Sequence[TriggerParams], known: Mapping[st
 
 
 async def _compile(deps: Deps, params: Deploy) -> None:
+    await report("Checking types, which takes longer the first time", 1, 2)
     found = await deps.deno.check(params.name, params.code)
     if not found:
         return

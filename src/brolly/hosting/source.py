@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, Literal
+from uuid import UUID
 
 import anyio
 from pydantic import Field
@@ -12,13 +14,14 @@ from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
+from brolly.core.progress import Step, follow, taken_back
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.hosting import builds
 from brolly.hosting.build_worker import SEALED, wake
 from brolly.hosting.deployments import begin, create, find, id_of
 from brolly.hosting.environment import MOST_NAMES, check_env
-from brolly.hosting.service import make_room
+from brolly.hosting.service import DeploymentRef, cancel_deployment, make_room
 from brolly.hosting.upload import UPLOAD_SECONDS, upload_url
 from brolly.registry import App
 from brolly.sealing import seal
@@ -75,7 +78,7 @@ async def create_from_source(deps: Deps, caller: Caller, params: CreateFromSourc
 
 
 async def start_from_source(deps: Deps, caller: Caller, params: StartFromSource) -> dict[str, Any]:
-    """Put the build in the queue; it goes on by itself."""
+    """Put the build in the queue; it goes on by itself. Who wants to hear of its progress is told how it ended."""
     app = await deps.registry.get(caller, params.app_id)
     deployment = await find(deps, app, params.deployment_id)
     if deployment.kind != "source":
@@ -91,14 +94,41 @@ async def start_from_source(deps: Deps, caller: Caller, params: StartFromSource)
     sealed = seal(deps, app, SEALED, json.dumps(own).encode()) if own else None
     build_id = await builds.queue(deps, begun.id, options, sealed)
     wake(deps)
+    async with taken_back(lambda: _stop(deps, caller, app, begun.id)):
+        now = await _wait(deps, app, build_id)
     base = f"{deps.settings.base_url}/v1/{app.id}/frontend"
-    return {
+    answer = {
         "deployment_id": str(begun.id),
         "build_id": str(build_id),
-        "status": "BUILDING",
+        "status": now["status"] if now else "BUILDING",
         "logs_url": f"{base}/builds/{build_id}/logs",
         "status_url": f"{base}/deployments/{begun.id}",
     }
+    if now and now["status"] == "READY":
+        answer["url"] = deps.settings.site_url(app.subdomain)
+    return {**answer, "error": now["error"]} if now and now["error"] else answer
+
+
+async def _stop(deps: Deps, caller: Caller, app: App, deployment_id: UUID) -> None:
+    with suppress(AppError):  # It ended at this very moment.
+        await cancel_deployment(deps, caller, DeploymentRef(app_id=app.id, deployment_id=str(deployment_id)))
+
+
+async def _wait(deps: Deps, app: App, build_id: UUID | None) -> Any:
+    """Report what the build prints while somebody listens; how it stands then. None where nobody listens."""
+    now: Any = None
+    after = 0
+    said = "Waiting for its turn"
+
+    async def look() -> Step:
+        nonlocal now, after, said
+        now = await builds.find(deps, app, build_id or UUID(int=0))
+        if lines := await builds.read_lines(deps, now["id"], after, LINES_AT_ONCE):
+            after, said = lines[-1]
+        return Step(now["status"] != "BUILDING", said[:200])
+
+    await follow(look)
+    return now
 
 
 async def open_log(deps: Deps, caller: Caller, params: ReadBuild) -> tuple[App, Any]:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.errors import AppError
+from brolly.core.progress import Step, follow
 from brolly.core.tool import AppParams
 from brolly.engines.documents.kinds import kind_by_name
 from brolly.pg.pool import Connection
@@ -36,6 +37,7 @@ _REPLACE = (
     "revision = revision + 1, attempts = 0, claim = null, error_code = null, error_message = null, chunks_done = 0, "
     "chunks_total = null, updated_at = now() where id = $1 returning revision"
 )
+_READ = f"select {COLUMNS} from rag.documents where id = $1"
 _SAME = (
     f"select {COLUMNS} from rag.documents where collection_id = $1 and content_hash = $2 and filename = $3 "
     "and metadata = $4::jsonb and user_id is not distinct from $5 and status <> 'failed' order by created_at limit 1"
@@ -96,8 +98,26 @@ async def ingest_document(at: Visit, params: Ingest) -> dict[str, Any]:
         # no harm, while a row without a job would wait for ever.
         payload = {"app_id": at.app.id, "document_id": str(document_id), "revision": revision}
         await enqueue(at.deps.control, JOB, payload)
-        row = await connection.fetchrow(f"select {COLUMNS} from rag.documents where id = $1", document_id)
-    return _answer(collection, document_of(row))
+        row = await connection.fetchrow(_READ, document_id)
+    return _answer(collection, await _followed(at, document_of(row)))
+
+
+async def _followed(at: Visit, document: Document) -> Document:
+    """The document when it has been read, if somebody wants to hear of the progress; else as it is."""
+    now = document
+
+    async def look() -> Step:
+        nonlocal now
+        async with rag_of(at.deps, at.app) as connection:
+            row = await connection.fetchrow(_READ, document.id)
+        if row is None:
+            return Step(True, "deleted")
+        now = document_of(row)
+        over = now.status not in ("pending", "processing")
+        return Step(over, f"{now.filename}: {now.status}", now.chunks_done, now.chunks_total)
+
+    await follow(look)
+    return now
 
 
 def _values(source: Source) -> tuple[Any, ...]:
@@ -114,6 +134,8 @@ def _answer(collection: Collection, document: Document, *, duplicate: bool = Fal
         "status": document.status,
         "collection": collection.name,
     }
+    if document.status == "failed":
+        told["error_message"] = document.error_message or ""
     return {**told, "duplicate": True} if duplicate else told
 
 

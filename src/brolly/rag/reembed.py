@@ -18,6 +18,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.errors import AppError
+from brolly.core.progress import Step, follow
 from brolly.core.tool import AppParams
 from brolly.deps import Deps
 from brolly.pg.identifiers import derived_name, quote
@@ -45,6 +46,7 @@ _BEGIN = (
     "on conflict (collection_id) do update set model = excluded.model, dimensions = excluded.dimensions, "
     "token = excluded.token, total = excluded.total, done = 0, error_message = null, started_at = now()"
 )
+_STANDING = "select done, total, error_message from rag.reembeds where collection_id = $1 and token = $2"
 
 
 class Reembed(AppParams):
@@ -83,7 +85,24 @@ async def reembed(at: Visit, params: Reembed) -> dict[str, Any]:
     payload = {"app_id": at.app.id, "collection_id": str(collection.id), "token": str(token)}
     await enqueue(at.deps.control, JOB, payload)
     await at.deps.catalog.changed(at.app)
-    return {**told, "status": "pending"}
+    return {**told, "status": await _followed(at, collection, token)}
+
+
+async def _followed(at: Visit, collection: Collection, token: UUID) -> str:
+    """``done`` once the vectors are in place, if somebody wants to hear of the progress; else ``pending``."""
+    status = "pending"
+
+    async def look() -> Step:
+        nonlocal status
+        async with rag_of(at.deps, at.app) as connection:
+            row = await connection.fetchrow(_STANDING, collection.id, token)
+        if row is None:
+            status = "done"
+            return Step(True, status)
+        return Step(False, row["error_message"] or "Making vectors", row["done"], row["total"])
+
+    await follow(look)
+    return status
 
 
 async def run_reembed(deps: Deps, payload: Mapping[str, Any], tried: int) -> None:
