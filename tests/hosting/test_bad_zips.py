@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -125,6 +126,23 @@ async def test_too_many_files_and_bytes_are_refused(
         monkeypatch.setattr("brolly.hosting.start.bounds_of", lambda _, bounds=bounds: bounds)
         done = await deploy(deps, mcp, app, {"index.html": HELLO, "a.txt": "x" * 300, "b.txt": "y"})
         assert (done["status"], said in done["error"]) == ("ERROR", True), done
+
+
+async def test_an_app_has_room_for_so_much_in_all_its_deployments(
+    deps: Deps, mcp: Any, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await deploy(deps, mcp, app, {"index.html": PAGE.format("Small"), "a.bin": os.urandom(600_000)})
+    monkeypatch.setattr("brolly.hosting.publish.room_of", lambda _: 1_000_000)
+    large = {"index.html": PAGE.format("Large"), "b.bin": os.urandom(600_000)}
+    done = await deploy(deps, mcp, app, large)
+    assert (done["status"], "BROLLY_SITE_STORAGE_MB" in done["error"]) == ("ERROR", True), done
+    count = "select count(*) from brolly.site_blobs where app_id = $1"
+    assert await deps.control.fetchval(count, app.id) == 2, "nothing was brought"
+    # The same contents again take no room, and what goes makes some.
+    assert (await deploy(deps, mcp, app, {"index.html": PAGE.format("Small")}))["status"] == "READY"
+    await deps.control.execute("update brolly.sites set former_id = null where app_id = $1", app.id)
+    await deps.control.execute("delete from brolly.deployments where id = $1::text::uuid", first["id"])
+    assert (await deploy(deps, mcp, app, large))["status"] == "READY"
 
 
 async def test_the_build_folder_itself_is_served_and_secrets_are_not(deps: Deps, mcp: Any, app: App) -> None:

@@ -14,7 +14,7 @@ import pytest
 from brolly.apps import provision
 from brolly.core.settings import load_settings
 from brolly.deps import Deps
-from brolly.hosting.domains import RESOLVERS
+from brolly.hosting.domains import RESOLVERS, recheck
 from brolly.hosting.resolver import NetworkResolver
 from brolly.registry import App
 from tests.conftest import ToolFailed, http_client, make_owner, mcp_session
@@ -101,6 +101,43 @@ async def test_a_domain_is_proven_by_a_txt_record_and_then_leads_to_the_site(
         await domain(mcp, app, "remove", domain_id=made["domain_id"])
         assert "Shop" not in (await visitor.get("/")).text
         assert (await domain(mcp, app, "list"))["domains"] == []
+
+
+async def test_a_proof_is_found_without_asking_until_a_week_has_passed(
+    deps: Deps, mcp: Any, app: App, names: NameServer
+) -> None:
+    await deploy(deps, mcp, app, {"index.html": PAGE.format("Later")})
+    made = await domain(mcp, app, "add", hostname="late.example.org")
+    assert made["domain"]["next_check_at"] > made["domain"]["created_at"]
+
+    async def age(created: str, checked: str | None) -> None:
+        await deps.control.execute(
+            "update brolly.custom_domains set created_at = now() - $2::text::interval, "
+            "checked_at = now() - $3::text::interval where id = $1::text::uuid", made["domain_id"], created, checked
+        )  # fmt: skip
+
+    async def now() -> dict[str, Any]:
+        return (await domain(mcp, app, "status", domain_id=made["domain_id"]))["domain"]
+
+    assert await recheck(deps) == 0, "its minute is not over"
+    await age("2 minutes", None)
+    assert (await recheck(deps), await recheck(deps)) == (1, 0)
+    assert "has no TXT record" in (await now())["error"]
+    # The longer it waits, the longer the pause.
+    await age("32 hours", "90 minutes")
+    assert await recheck(deps) == 0
+    await age("8 days", "1 day")
+    assert ((await now())["status"], (await now())["next_check_at"], await recheck(deps)) == ("expired", None, 0)
+    again = await domain(mcp, app, "add", hostname="late.example.org")
+    assert (again["domain"]["status"], again["domain_id"]) == ("pending", made["domain_id"])
+
+    record = made["verification_records"][0]
+    names.records[record["name"], "TXT"] = f'"{record["value"]}"'
+    await age("2 minutes", None)
+    assert await recheck(deps) == 1
+    assert ((await now())["status"], (await now())["expires_at"]) == ("active", None)
+    async with site(deps, "late.example.org") as visitor:
+        assert "Later" in (await visitor.get("/")).text
 
 
 async def test_of_two_that_prove_the_same_name_one_gets_it(

@@ -111,6 +111,9 @@ class Settings:
         False, "Run builds where the system cannot shut them in; only for code that you trust as yourself."
     )
     deployments_kept: int = _setting(10, "Finished deployments that are kept per app, for rollback.")
+    site_storage_mb: int = _setting(
+        5120, "Most megabytes of front ends per app, all kept deployments together, each content once."
+    )
     site_memory_mb: int = _setting(64, "Megabytes of sites' files that are kept in memory.")
     dns_server: str = _setting(
         "", "Address of the name server that is asked about custom domains; default: the system's."

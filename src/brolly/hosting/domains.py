@@ -13,6 +13,7 @@ from typing import Any, Literal
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+import anyio
 from pydantic.json_schema import SkipJsonSchema
 
 from brolly.core.caller import Caller
@@ -27,9 +28,25 @@ from brolly.hosting.sites import sites_of
 from brolly.registry import App, Registry
 
 MOST_DOMAINS = 50
+PENDING_DAYS = 7
+"""For how long we look by ourselves for a domain's proof; later somebody must ask."""
+LOOKED_AT_ONCE = 10
 RECORD = "_brolly-challenge"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_COLUMNS = "id, hostname, method, token, status, error, checked_at, verified_at, created_at"
+# The pause between two looks grows with the time for which a domain waits: a minute first, some hours at the end.
+_NEXT = "coalesce(checked_at, created_at) + greatest(interval '1 minute', (checked_at - created_at) / 16)"
+_WAITS = f"status = 'pending' and created_at > now() - make_interval(days => {PENDING_DAYS})"
+_COLUMNS = (
+    "id, app_id, hostname, method, token, error, checked_at, verified_at, created_at, "
+    f"case when status = 'active' or {_WAITS} then status else 'expired' end as status, "
+    f"case when {_WAITS} then {_NEXT} end as next_check_at, "
+    f"case when status = 'pending' then created_at + make_interval(days => {PENDING_DAYS}) end as expires_at"
+)
+_DUE = (
+    f"update brolly.custom_domains set checked_at = now() where id in (select id from brolly.custom_domains "
+    f"where {_WAITS} and {_NEXT} <= now() order by checked_at nulls first limit $1 for update skip locked) "
+    f"returning {_COLUMNS}"
+)
 RESOLVERS: WeakKeyDictionary[Registry, Resolver] = WeakKeyDictionary()
 """Who is asked, per process; another than the network's is set by tests."""
 
@@ -114,7 +131,8 @@ async def _add(deps: Deps, app: App, params: Domain) -> dict[str, Any]:
         raise _wrong(f"an app has at most {MOST_DOMAINS} domains")
     row = await deps.control.fetchrow(
         "insert into brolly.custom_domains as d (app_id, hostname, method, token) values ($1, $2, $3, $4) "
-        f"on conflict (app_id, hostname) do update set method = excluded.method returning {_COLUMNS}",
+        "on conflict (app_id, hostname) do update set method = excluded.method, error = null, created_at = "
+        f"case when d.status = 'active' then d.created_at else now() end returning {_COLUMNS}",
         app.id,
         hostname,
         method,
@@ -139,7 +157,8 @@ def _with_records(deps: Deps, app: App, row: Any) -> dict[str, Any]:
             f"Prove that the name is yours: {where}."
             if row["method"] == "txt"
             else "With that record in place the name leads here, which proves that it is yours.",
-            "Then call manage_frontend configure_custom_domain with domain_action verify.",
+            f"It is looked for again and again for {PENDING_DAYS} days; manage_frontend configure_custom_domain with "
+            "domain_action verify looks at once.",
         ],
     }
 
@@ -162,6 +181,8 @@ def _shown(row: Any) -> dict[str, Any]:
         "validation_method": row["method"],
         "error": row["error"],
         "checked_at": iso(row["checked_at"]),
+        "next_check_at": iso(row["next_check_at"]),
+        "expires_at": iso(row["expires_at"]),
         "verified_at": iso(row["verified_at"]),
         "created_at": iso(row["created_at"]),
     }
@@ -215,6 +236,30 @@ async def _verify(deps: Deps, app: App, row: Any) -> dict[str, Any]:
         await deps.registry.changed(app.id)
         sites_of(deps).forget(row["hostname"])
     return _with_records(deps, app, row)
+
+
+async def recheck(deps: Deps) -> int:
+    """Look again for the proof of domains that wait for it and whose time it is; how many were looked at.
+
+    A row that is looked at is not due again for a while, so that several processes share the work.
+    """
+    rows = await deps.control.fetch(_DUE, LOOKED_AT_ONCE)
+
+    async def look(row: Any) -> None:
+        app = await deps.registry.find(row["app_id"])
+        if app is None:
+            return
+        try:
+            await _verify(deps, app, row)
+        except AppError as error:
+            await deps.control.execute(
+                "update brolly.custom_domains set error = $2 where id = $1", row["id"], error.message
+            )
+
+    async with anyio.create_task_group() as group:
+        for row in rows:
+            group.start_soon(look, row)
+    return len(rows)
 
 
 async def _missing_proof(deps: Deps, row: Any) -> str | None:

@@ -21,13 +21,14 @@ from brolly.blob.store import CHUNK
 from brolly.core.errors import AppError
 from brolly.deps import Deps
 from brolly.hosting import retention
-from brolly.hosting.archive import Bounds
+from brolly.hosting.archive import BadArchiveError, Bounds
 from brolly.hosting.compress import ENCODINGS, Packed, digest, is_worth_packing, pack
 from brolly.hosting.deployments import COLUMNS, LEASE_SECONDS, Deployment, deployment_of, missing, renew, take_turn
 from brolly.hosting.layout import Layout, inspect
 from brolly.hosting.media import content_type_of, is_compressible
 from brolly.hosting.names import blob_name
 from brolly.hosting.rules import RULE_FILES, read_rules
+from brolly.pg.pool import Connection
 from brolly.registry import App
 
 AT_ONCE = 8
@@ -47,6 +48,12 @@ _STORED = (
     "as s(id, size, br, gzip, zstd) where b.id = s.id"
 )
 
+_HELD = (
+    "select coalesce(sum(size + coalesce(br_size, 0) + coalesce(gzip_size, 0) + coalesce(zstd_size, 0)), 0)::bigint "
+    "from brolly.site_blobs b where app_id = $1 and (id = any($2::bigint[]) "
+    "or exists (select 1 from brolly.deployment_files f where f.blob_id = b.id))"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _File:
@@ -62,6 +69,11 @@ class _File:
 def bounds_of(deps: Deps) -> Bounds:
     """How much a deployment may be."""
     return Bounds(deps.settings.deployment_unpacked_mb * 1_048_576, deps.settings.deployment_files)
+
+
+def room_of(deps: Deps) -> int:
+    """How many bytes an app's front ends may be together, compressed forms included."""
+    return deps.settings.site_storage_mb * 1_048_576
 
 
 @asynccontextmanager
@@ -115,9 +127,11 @@ async def _store(deps: Deps, app: App, files: Sequence[_File]) -> Mapping[bytes,
     """Bring what is new into the store; the id of each content by its hash."""
     by_hash = {file.sha256: file for file in files}
     hashes = sorted(by_hash)  # In one order, so that two deployments do not wait for each other in a circle.
-    rows = await deps.control.fetch(
-        _TAKE, app.id, hashes, [blob_name(app.id, h) for h in hashes], [by_hash[h].size for h in hashes]
-    )
+    async with deps.control.acquire() as connection, connection.transaction():
+        rows = await connection.fetch(
+            _TAKE, app.id, hashes, [blob_name(app.id, h) for h in hashes], [by_hash[h].size for h in hashes]
+        )
+        await _require_room(deps, connection, app, [row["id"] for row in rows])
     errors: list[Exception] = []
     brought: list[tuple[int | None, ...]] = []
     room = anyio.CapacityLimiter(AT_ONCE)
@@ -141,6 +155,18 @@ async def _store(deps: Deps, app: App, files: Sequence[_File]) -> Mapping[bytes,
     if errors:
         raise errors[0]
     return {row["sha256"]: row["id"] for row in rows}
+
+
+async def _require_room(deps: Deps, connection: Connection, app: App, more: Sequence[int]) -> None:
+    """Raise when the app's front ends would be more than it may have, with these contents; what they are is kept."""
+    most = room_of(deps)
+    held = await connection.fetchval(_HELD, app.id, more)
+    if held > most:
+        raise BadArchiveError(
+            f"The app's front ends would hold {held} bytes, more than the {most} that it may have. Delete deployments "
+            f"that are no longer needed (DELETE /v1/{app.id}/frontend/deployments/{{id}}), leave large files to "
+            "manage_storage, or have the operator raise BROLLY_SITE_STORAGE_MB."
+        )
 
 
 async def _bring(deps: Deps, key: str, file: _File) -> Packed:
@@ -198,6 +224,9 @@ async def _finish(
             [ids[file.sha256] for file in files],
             [file.content_type for file in files],
         )
+        # Again, one after the other: of two at once both had room for themselves.
+        await connection.execute("select 1 from brolly.apps where id = $1 for no key update", app.id)
+        await _require_room(deps, connection, app, list(ids.values()))
         row = await connection.fetchrow(
             "update brolly.deployments set status = 'READY', error = null, completed_at = now(), updated_at = now(), "
             "lease_until = null, root = $2, rules = $3, warnings = $4, file_count = $5, total_bytes = $6 "

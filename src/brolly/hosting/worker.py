@@ -14,20 +14,21 @@ from anyio import to_thread
 from brolly.core.errors import AppError
 from brolly.core.worker import Worker
 from brolly.deps import Deps
-from brolly.hosting import retention, start
+from brolly.hosting import domains, retention, start
 from brolly.hosting.build_worker import build_workers
 from brolly.pg.locks import advisory_lock
 
 log = logging.getLogger("brolly.hosting")
 
 PAUSE_SECONDS = 5
+DOMAINS_SECONDS = 20
 SWEEP_SECONDS = 600
 STRAYS_SECONDS = 86_400
 FOLDER_SECONDS = 6 * 3600
 
 
 def workers(deps: Deps) -> list[Worker]:
-    """One loop; of several replicas, one at a time sweeps."""
+    """What is to be seen through and cleared away; of several replicas, one at a time sweeps."""
 
     async def run() -> None:
         swept = strays = anyio.current_time() - SWEEP_SECONDS
@@ -40,7 +41,13 @@ def workers(deps: Deps) -> list[Worker]:
                 strays = now if now - strays >= STRAYS_SECONDS else strays
             await anyio.sleep(PAUSE_SECONDS)
 
-    return [Worker("hosting", run), *build_workers(deps)]
+    async def look() -> None:
+        # By itself: a name server that does not answer must not keep deployments waiting.
+        while True:
+            await attempt(domains.recheck(deps), "looking for the proof of domains")
+            await anyio.sleep(DOMAINS_SECONDS)
+
+    return [Worker("hosting", run), Worker("domains", look), *build_workers(deps)]
 
 
 async def attempt(work: object, what: str) -> None:
