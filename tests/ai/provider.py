@@ -1,8 +1,9 @@
 """A model provider on loopback, in a process of its own: OpenAI's, Anthropic's and Google's protocols, byte for byte.
 
 The words of the last user message choose what it does: ``say WORDS``, ``tools``, ``status 429 WAIT TIMES``, ``html``,
-``cut`` (a stream without its end), ``slow SECONDS`` (between two parts), ``error`` (in mid-stream), ``silent``
-(nothing at all), ``nousage``, ``wrongtype``. What it was sent, and what became of it, is read at ``GET /seen``.
+``cut`` (without its end), ``long`` (at its limit), ``slow SECONDS`` (between two parts), ``error`` (in mid-stream),
+``silent`` (nothing at all), ``nousage``, ``wrongtype``.
+What it was sent, and what became of it, is read at ``GET /seen``.
 
 Usage: provider.py [PORT]. Prints the port once it listens.
 """
@@ -63,9 +64,9 @@ def words_of(body: dict[str, Any]) -> str:
     """The last thing that the user said, in whichever protocol."""
     turns = body.get("messages") or body.get("contents") or [{}]
     content = next((t.get("content") or t.get("parts") for t in reversed(turns) if t.get("role") in (None, "user")), "")
-    if isinstance(content, str):
-        return content
-    return " ".join(part["text"] for part in content or [] if part.get("text"))
+    text = content if isinstance(content, str) else " ".join(part["text"] for part in content or [] if part.get("text"))
+    # Of a question about passages, the question.
+    return text.rpartition("\n\nQuestion: ")[2]
 
 
 # --- what each protocol says ------------------------------------------------------------------------------
@@ -258,7 +259,14 @@ async def chat(client: Client, seen: dict[str, Any], protocol: str, body: dict[s
         answer = make(words, tools, model)
         if order == "nousage":
             answer.pop("usage", None)
-        await client.send(200, json.dumps(answer).encode())
+        if order == "long" and protocol == "openai":
+            answer["choices"][0]["finish_reason"] = "length"
+        data = json.dumps(answer).encode()
+        if order == "cut":
+            client.writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(data), data[:40]))
+            client.writer.close()
+            return
+        await client.send(200, data)
         seen["ended"] = "sent"
 
 

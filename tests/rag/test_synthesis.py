@@ -22,6 +22,7 @@ class Said:
     text: str
     model: str = "test/model"
     usage: dict[str, int] = field(default_factory=lambda: {"prompt_tokens": 1, "completion_tokens": 1})
+    finish: str = "stop"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import field_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from brolly.ai.access import Visit, count_call, of_app, visit_app
+from brolly.ai.access import Visit, count_call, of_app, refuse_readers, visit_app
 from brolly.ai.chat import ChatStream, chat
 from brolly.ai.config import config_of, owned_provider
 from brolly.ai.embedding import EmbeddingResult, embed
@@ -58,6 +58,8 @@ class ChatResult:
     text: str
     model: str
     usage: dict[str, int]
+    finish: str = "stop"
+    """Why it ended: ``stop``, or another reason of OpenAI's, such as ``length``."""
 
 
 async def tool_chat(deps: Deps, caller: Caller, params: Chat) -> dict[str, Any]:
@@ -111,7 +113,8 @@ async def complete_chat(
     temperature: float | None = None,
     response_format: Mapping[str, Any] | None = None,
 ) -> ChatResult:
-    """One answer to the messages (OpenAI's form), counted as the app's usage."""
+    """One answer to the messages (OpenAI's form), counted as the app's usage. Refused to who may only read."""
+    refuse_readers(deps, caller)
     given = {
         "messages": [dict(message) for message in messages],
         "model": model,
@@ -123,7 +126,9 @@ async def complete_chat(
     answer = await chat(of_app(deps, caller, app), request)
     used: dict[str, Any] = answer.get("usage") or {}
     counts = {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
-    return ChatResult(answer["choices"][0]["message"].get("content") or "", answer["model"], counts)
+    choice: dict[str, Any] = answer["choices"][0]
+    text = choice["message"].get("content") or ""
+    return ChatResult(text, answer["model"], counts, choice.get("finish_reason") or "stop")
 
 
 async def app_chat(deps: Deps, caller: Caller, app: App, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from brolly.core.errors import AppError
 from brolly.core.tool import Params
 from brolly.deps import Deps
 from brolly.functions.logs import Entry
-from brolly.functions.models import Ask, Models, Part
+from brolly.functions.models import Ask, Models, Part, ask_documents
 from brolly.functions.store import Function, functions_of
 from brolly.pg import free_statement
 from brolly.pg.pool import Connection
@@ -253,6 +253,10 @@ class FunctionCalls:
         """A model's whole answer, through the gateway."""
         return await self.models.ask(self.deps, self.app, self.caller, what, params)
 
+    async def documents(self, what: str, params: Ask) -> Any:
+        """What the app's collections say, or take in."""
+        return await ask_documents(self.deps, self.app, self.caller, what, params)
+
     async def log(self, params: Log) -> Any:
         """Lines printed after the answer."""
         self.entry.append(params.lines, params.cut)
@@ -276,6 +280,8 @@ _OPERATIONS: dict[str, Operation] = {
     "ai.open": (Ask, lambda calls, params: calls.models.open(calls.deps, calls.app, calls.caller, params)),
     "ai.next": (Part, lambda calls, params: calls.models.next(params)),
     "ai.close": (Part, lambda calls, params: calls.models.close(params)),
+    "rag.query": (Ask, lambda calls, params: calls.documents("app_query", params)),
+    "rag.ingest": (Ask, lambda calls, params: calls.documents("app_ingest", params)),
     "storage.upload_url": (UploadLink, lambda calls, params: calls.storage("upload_link", params)),
     "storage.download_url": (DownloadLink, lambda calls, params: calls.storage("download_link", params)),
 }

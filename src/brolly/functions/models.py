@@ -1,4 +1,4 @@
-"""ctx.ai: models for a running function, through the gateway and as whoever the function acts for."""
+"""ctx.ai and ctx.rag: models and documents for a running function, as whoever the function acts for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_STREAMS = 8
 
 
 class Ask(Params):
-    """ai.chat, ai.embed and ai.open: a request in OpenAI's form."""
+    """ai.chat, ai.embed and ai.open: a request in OpenAI's form. rag.query and rag.ingest: as over HTTP."""
 
     body: dict[str, Any]
 
@@ -96,3 +96,15 @@ def _capability(deps: Deps, caller: Caller, name: str) -> Any:
             remediation="Update Brolly; manage_app get_config shows what the app has.",
         )
     return found
+
+
+async def ask_documents(deps: Deps, app: App, caller: Caller, what: str, params: Ask) -> Any:
+    """What the rag slice answers."""
+    found = deps.capabilities.get(what)
+    if found is None:
+        raise AppError(
+            "STATE_PREREQUISITE_MISSING",
+            "This server keeps no documents.",
+            remediation="Update Brolly; manage_app get_config shows what the app has.",
+        )
+    return await found(deps, caller, app, params.body)

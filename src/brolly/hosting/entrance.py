@@ -30,7 +30,9 @@ from brolly.registry import App
 PATHS = "/sites/"
 CHALLENGES = "/.well-known/brolly-domain/"
 # What pages use, of the words that belong to features and not to tables.
-_FOR_PAGES = frozenset(("fn", "rpc", "batch", "openapi.json", "realtime", "webhook", "chat", "embeddings", "images"))
+_FOR_PAGES = frozenset(
+    ("fn", "rpc", "batch", "openapi.json", "realtime", "webhook", "chat", "embeddings", "images", "ai", "rag")
+)
 _API = ("data", "fn", "auth", "storage", "v1", "realtime")
 
 

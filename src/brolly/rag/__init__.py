@@ -2,6 +2,7 @@
 
 from brolly.core.slice import Slice
 from brolly.rag import search
+from brolly.rag.inside import app_ingest, app_query
 from brolly.rag.openapi import describe_documents
 from brolly.rag.routes import routes
 from brolly.rag.tool import MANAGE_RAG_CONTENT
@@ -13,4 +14,5 @@ SLICE = Slice(
     routes=[*routes, *search.routes],
     workers=workers,
     openapi=describe_documents,
+    provides={"app_query": app_query, "app_ingest": app_ingest},
 )

@@ -82,7 +82,11 @@ async def visit(
     deps: Deps, caller: Caller, app_id: str, as_role: str | None = None, as_user: str | None = None
 ) -> Visit:
     """The app, and the role in which the caller uses it; a service key may act as another. Nobody anonymous."""
-    app = await deps.registry.open(caller, app_id)
+    return visit_of(deps, caller, await deps.registry.open(caller, app_id), as_role, as_user)
+
+
+def visit_of(deps: Deps, caller: Caller, app: App, as_role: str | None = None, as_user: str | None = None) -> Visit:
+    """As ``visit``, where the app is open to the caller already."""
     who = caller
     if as_role is not None or as_user is not None:
         if as_role not in ("anon", "user"):

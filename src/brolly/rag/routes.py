@@ -10,8 +10,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from brolly.core.audit_event import AuditEvent, kept
+from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tool import READ, Tool
+from brolly.deps import Deps
 from brolly.endpoint import Arguments, arguments_of, caller_of, deps_of
 from brolly.rag import documents, ingest, reembed, service
 from brolly.rag.access import Visit, visit
@@ -71,25 +73,39 @@ async def _as_user(
 ) -> Any:
     deps, caller = deps_of(request), caller_of(request)
     reads = tool.actions[label].effect is READ
-    if not reads and (deps.settings.read_only or caller.read_only):
+    if not reads:
+        refuse_readers(deps, caller)
+    at = await visit(deps, caller, arguments["app_id"], *acting)
+
+    async def run() -> Any:
+        return await core(at, tool.parse(label, arguments))
+
+    return await (run() if reads else audited(at, label, arguments, run))
+
+
+def refuse_readers(deps: Deps, caller: Caller) -> None:
+    """Raise where nothing may be changed."""
+    if deps.settings.read_only or caller.read_only:
         raise AppError(
             "AUTH_FORBIDDEN",
             "This server or key is in read-only mode; no document is added or deleted.",
             remediation="Use a server and key that may write; manage_rag_content list_documents works as it is.",
         )
-    at = await visit(deps, caller, arguments["app_id"], *acting)
+
+
+async def audited(at: Visit, label: str, arguments: Mapping[str, Any], run: Callable[[], Awaitable[Any]]) -> Any:
+    """The result of a change, which leaves an audit row, as does its failure."""
     error: AppError | None = None
     result: Any = None
     try:
-        result = await core(at, tool.parse(label, arguments))
+        result = await run()
         return result
     except AppError as refused:
         error = refused
         raise
     finally:
-        if not reads:
-            made = result.get("document_id") if isinstance(result, dict) else None  # pyright: ignore
-            await _note(at, label, arguments.get("document_id") or made, error)
+        made = result.get("document_id") if isinstance(result, dict) else None  # pyright: ignore
+        await _note(at, label, arguments.get("document_id") or made, error)
 
 
 async def _note(at: Visit, label: str, document_id: Any, error: AppError | None) -> None:

@@ -45,6 +45,9 @@ async def synthesized(at: Visit, query: str, found: Sequence[Hit], model: str | 
         "model": said.model,
         "usage": said.usage,
     }
+    if said.finish != "stop":
+        # Half an answer may end before its "not".
+        result["finish_reason"] = said.finish
     unknown = [] if absent else _unknown(answer, len(found))
     if unknown:
         result["unknown_citations"] = unknown

@@ -228,6 +228,12 @@ function context(init: Init, call: Call, run: Run, request: Request) {
       embed: (input: unknown, options: Record<string, unknown> = {}) =>
         host.call(call.token, "ai.embed", { body: { input, ...options } }),
     },
+    rag: {
+      query: (collection: string, query: string, options: Record<string, unknown> = {}) =>
+        host.call(call.token, "rag.query", { body: { ...options, collection, query } }),
+      ingest: (collection: string, document: Record<string, unknown>) =>
+        host.call(call.token, "rag.ingest", { body: { ...document, collection } }),
+    },
     storage: {
       uploadUrl: ask("storage.upload_url"),
       downloadUrl: (object: string | Record<string, unknown>) =>
