@@ -77,7 +77,7 @@ class SiteEntrance:
         app = found.app
         if app is not None and app.status == "ready":
             inner = _inner_path(app, scope)
-            if inner is not None:
+            if inner is not None and (inner or scope["type"] == "http"):
                 await self._pass_on(app, inner, scope, receive, send)
                 return
         if scope["type"] != "http":
