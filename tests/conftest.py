@@ -22,6 +22,7 @@ from brolly.app import open_deps
 from brolly.core.caller import Caller
 from brolly.core.settings import load_settings
 from brolly.core.tokens import hash_key, key_display_prefix, new_service_key
+from brolly.core.untrusted import parsed
 from brolly.deps import Deps
 from brolly.keys.service import caller_of_key, ensure_account
 from brolly.mcp_server import BrollyServer
@@ -137,8 +138,8 @@ async def mcp_session(deps: Deps, caller: Caller, **client: Any) -> AsyncIterato
             result = await session.call_tool(tool, arguments)
             text = result.content[0].text  # type: ignore[union-attr]
             if result.is_error:
-                raise ToolFailed(json.loads(text)["error"])
-            return json.loads(text) if text[:1] in "{[" else text
+                raise ToolFailed(parsed(text)["error"])
+            return parsed(text) if text[:1] in "{[" else text
 
         yield call
 

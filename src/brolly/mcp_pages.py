@@ -6,7 +6,6 @@ for it as they do for a call.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from brolly.core.errors import AppError
 from brolly.core.pages import tool_pages
 from brolly.core.skills import skills
 from brolly.core.tool import Tool
+from brolly.core.untrusted import result_text, visible
 from brolly.deps import Deps
 
 _MARKDOWN, _JSON = "text/markdown", "application/json"
@@ -127,8 +127,8 @@ class Pages:
             result = await tool.run(self._deps, caller, label, arguments)
         except AppError as error:
             kind = ResourceNotFoundError if error.status in (400, 404) else ResourceError
-            raise kind(f"{error.message} {error.remediation}".strip()) from error
-        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+            raise kind(visible(f"{error.message} {error.remediation}".strip())) from error
+        return result_text(tool.told(label, result))
 
     def prompts(self) -> list[Prompt]:
         """The guided workflows."""

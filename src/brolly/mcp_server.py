@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from collections.abc import Iterable
@@ -36,11 +35,12 @@ from pydantic import BaseModel, Field
 
 from brolly import __version__
 from brolly.core.caller import Caller, anonymous
-from brolly.core.errors import AppError, error_body
+from brolly.core.errors import AppError
 from brolly.core.habits import instead_of
 from brolly.core.progress import Listener, listening
 from brolly.core.tokens import derive
 from brolly.core.tool import Pending, Tool, refused
+from brolly.core.untrusted import error_text, result_text, visible
 from brolly.deps import Deps
 from brolly.mcp_pages import Pages
 
@@ -150,7 +150,7 @@ class BrollyServer(MCPServer[Any]):
                 raise missing
 
             async def confirm(question: str, given: bool, call: str) -> None:
-                await _ask(context, question, given, call)
+                await _ask(context, visible(question), given, call)
 
             with listening(_listener(context)):
                 result = await tool.call(self._deps, caller, arguments, confirm)
@@ -166,11 +166,11 @@ class BrollyServer(MCPServer[Any]):
                     "INTERNAL_ERROR", f"Something went wrong here (error id {error_id}).", details={"id": error_id}
                 )
             )
-        return CallToolResult(content=[TextContent(type="text", text=_compact(result))])
+        return CallToolResult(content=[TextContent(type="text", text=result_text(result))])
 
     def _failure(self, error: AppError) -> CallToolResult:
-        body = error_body(error, self._deps.settings.base_url)
-        return CallToolResult(content=[TextContent(type="text", text=_compact(body))], is_error=True)
+        text = error_text(error, self._deps.settings.base_url)
+        return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
 def _listener(context: Context[Any, Any] | None) -> Listener:
@@ -181,10 +181,6 @@ def _listener(context: Context[Any, Any] | None) -> Listener:
     # In process, nothing but the client ends a call.
     left = (lambda: bool(request.scope["state"].get("client_left"))) if request is not None else lambda: True
     return Listener(context.report_progress if meta and "progress_token" in meta else None, left)
-
-
-def _compact(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @lru_cache(maxsize=256)  # Clients ask for the list at each start, and what a tool says does not change.

@@ -59,7 +59,7 @@ async def test_nobody_is_asked_about_a_change_that_a_policy_stops(schema: Schema
     assert (error["code"], error["details"]["pg_code"]) == ("SCHEMA_MIGRATION_FAILED", "2BP01")
     (policy,) = error["details"]["policies"]
     assert policy == {"table_name": "todos", "policy_name": "todos_user_isolation"}
-    assert 'manage_rls delete with table_name "todos", policy_name "todos_user_isolation"' in error["remediation"]
+    assert "manage_rls delete with each table_name and policy_name in details.policies" in error["remediation"]
     # The call that it names is the remedy: now the question comes, and the rehearsal has left nothing.
     await schema.rls("delete", **policy)
     error = await schema.failure(todos(_dropColumns=["user_id"]))
@@ -85,7 +85,7 @@ async def test_a_conversion_under_a_policy_names_the_call(schema: Schema) -> Non
     error = await schema.failure(convert)
     assert error["code"] == "SCHEMA_MIGRATION_FAILED"
     assert error["details"]["policies"] == [{"table_name": "todos", "policy_name": "given"}]
-    assert 'policy_name "given"' in error["remediation"]
+    assert "details.policies" in error["remediation"]
 
 
 async def test_nor_about_a_change_that_rows_stand_in_the_way_of(schema: Schema) -> None:

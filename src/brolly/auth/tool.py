@@ -30,9 +30,9 @@ MANAGE_AUTH_USERS = Tool(
     {
         "list": Action(users.list_users, users.ListUsers, effect=READ),
         "get": Action(users.get_user, users.UserRef, effect=READ, target="user_id"),
-        "update": Action(users.update_user, users.UpdateUser, target="user_id"),
+        "update": Action(users.update_user, users.UpdateUser, target="user_id", untrusted=True),
         "import": Action(users.import_users, users.ImportUsers, verb="create"),
-        "outbox": Action(users.list_outbox, users.Outbox, effect=READ),
+        "outbox": Action(users.list_outbox, users.Outbox, effect=READ, untrusted=True),
         "delete": Action(
             users.delete_user, users.UserRef, effect=DESTROY, loses=users.what_delete_loses, target="user_id"
         ),

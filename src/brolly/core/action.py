@@ -70,7 +70,8 @@ class Action:
     not enough. ``loses`` (for DESTROY) says what would be lost, in numbers, or None
     when nothing would. ``event`` and ``verb`` name the action in the audit log, ``target``
     the parameter that holds the id of what it acts on (a callable gives the id itself);
-    ``platform`` files it with the account's own, whatever app it names.
+    ``platform`` files it with the account's own, whatever app it names. ``untrusted`` says that
+    models get its result as users' data, where the result does not say so itself.
     """
 
     run: Run
@@ -83,3 +84,4 @@ class Action:
     verb: Said = ""
     target: Said = ""
     platform: bool = False
+    untrusted: bool = False

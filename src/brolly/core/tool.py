@@ -36,6 +36,7 @@ from brolly.core.audit_event import PLATFORM, AuditEvent, acted_as, app_named, k
 from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.flat_schema import Schema, flat_object, properties_of
+from brolly.core.untrusted import flagged
 from brolly.core.wording import in_json, sentence
 
 # What a slice needs to declare a tool, from one place.
@@ -193,7 +194,11 @@ class Tool:
         async def ask(question: str) -> None:
             await confirm(question, given is True, self._name(label))
 
-        return await self.run(host, caller, label, args, ask)
+        return self.told(label, await self.run(host, caller, label, args, ask))
+
+    def told(self, label: str, result: Any) -> Any:
+        """The result as a model gets it: flagged where users wrote some of it."""
+        return flagged(result) if self.actions[label].untrusted else result
 
     async def run(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from brolly.core.untrusted import parsed
 
 
 class Screen(Console):
@@ -50,7 +51,7 @@ class Demo:
         if self.app_id and "app_id" not in arguments:
             arguments["app_id"] = self.app_id
         result = await self.session.call_tool(tool, arguments)
-        return bool(result.is_error), json.loads(result.content[0].text)
+        return bool(result.is_error), parsed(result.content[0].text)
 
     def step(self, title: str, shown: str) -> None:
         """Announce a step, with the tool call that it makes."""

@@ -24,8 +24,8 @@ MANAGE_FUNCTION = Tool(
     "Functions",
     "Functions.",
     {
-        "list": Action(service.list_functions, AppParams, effect=READ),
-        "get": Action(service.get_function, service.FunctionRef, effect=READ, target="function_name"),
+        "list": Action(service.list_functions, AppParams, effect=READ, untrusted=True),
+        "get": Action(service.get_function, service.FunctionRef, effect=READ, target="function_name", untrusted=True),
         "get_logs": Action(logs.get_logs, logs.GetLogs, effect=READ, target="function_name"),
         "update_env": Action(environment.update_env, environment.UpdateEnv, target="function_name"),
         "delete": Action(

@@ -31,8 +31,9 @@ MANAGE_FRONTEND = Tool(
             idempotent=False,
             event="deployment.start",
             target="deployment_id",
+            untrusted=True,
         ),
-        "list_deployments": Action(service.list_deployments, AppParams, effect=READ),
+        "list_deployments": Action(service.list_deployments, AppParams, effect=READ, untrusted=True),
         "rollback": Action(
             service.rollback,
             service.Rollback,
@@ -54,6 +55,7 @@ MANAGE_FRONTEND = Tool(
             idempotent=False,
             event="deployment.start_from_source",
             target="deployment_id",
+            untrusted=True,
         ),
         "configure_custom_domain": Action(
             domains.configure,

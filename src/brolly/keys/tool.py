@@ -27,7 +27,7 @@ MANAGE_API_KEYS = Tool(
     "Service keys",
     "Service keys of this account.",
     {
-        "list": Action(service.list_keys, service.ListKeys, effect=READ),
+        "list": Action(service.list_keys, service.ListKeys, effect=READ, untrusted=True),
         "revoke": Action(
             service.revoke_key,
             service.RevokeKey,

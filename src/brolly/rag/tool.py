@@ -30,8 +30,10 @@ MANAGE_RAG_CONTENT = Tool(
         "create_collection": Action(
             for_key(service.create_collection), service.CreateCollection, idempotent=False, target="name"
         ),
-        "list_collections": Action(for_key(service.list_collections), AppParams, effect=READ),
-        "get_collection": Action(for_key(service.get_collection), service.CollectionRef, effect=READ, target="name"),
+        "list_collections": Action(for_key(service.list_collections), AppParams, effect=READ, untrusted=True),
+        "get_collection": Action(
+            for_key(service.get_collection), service.CollectionRef, effect=READ, target="name", untrusted=True
+        ),
         "delete_collection": Action(
             for_key(service.delete_collection),
             service.CollectionRef,
@@ -47,10 +49,18 @@ MANAGE_RAG_CONTENT = Tool(
             target=lambda _, made: made and made["document_id"],
         ),
         "list_documents": Action(
-            for_key(documents.list_documents), documents.ListDocuments, effect=READ, target="collection"
+            for_key(documents.list_documents),
+            documents.ListDocuments,
+            effect=READ,
+            target="collection",
+            untrusted=True,
         ),
         "get_document_status": Action(
-            for_key(documents.get_document), documents.DocumentRef, effect=READ, target="document_id"
+            for_key(documents.get_document),
+            documents.DocumentRef,
+            effect=READ,
+            target="document_id",
+            untrusted=True,
         ),
         "delete_document": Action(
             for_key(documents.delete_document),

@@ -103,8 +103,8 @@ def refuse_unknown(now: Protection, name: str) -> None:
         names = sorted(now.policies.keys() - {now.bypass})
         raise AppError(
             "RESOURCE_NOT_FOUND",
-            f"{now.table} has no policy {name!r}.",
-            remediation=f"Call manage_rls list; {now.table} has " + (", ".join(names) or "none of its own") + ".",
+            f"{now.table} has no policy {name!r}; it has: " + (", ".join(names) or "none of its own") + ".",
+            remediation="Name one of those; manage_rls list shows each with what it says.",
             details={"policies": names},
         )
 

@@ -37,7 +37,7 @@ MANAGE_RLS = _Tool(
         "update_policy": Action(
             service.update_policy, service.PutPolicy, event="rls.policy.update", target="policy_name"
         ),
-        "list": Action(service.list_policies, AppParams, effect=READ),
+        "list": Action(service.list_policies, AppParams, effect=READ, untrusted=True),
         "delete": Action(
             service.delete,
             service.Delete,

@@ -21,6 +21,10 @@ _REMEDIES = {
 }
 # As Postgres tells them, one in a line.
 _POLICY = re.compile(r'^policy "?(.+?)"? on table "?(.+?)"? depends on ', re.MULTILINE)
+_WITHOUT_POLICIES = (
+    "Call manage_rls delete with each table_name and policy_name in details.policies. Then repeat apply, and create "
+    "again what is still needed."
+)
 _CONVERT = "Correct the _alterType expression so that it fits every value; select_rows shows the values."
 
 
@@ -63,7 +67,7 @@ def migration_failed(step: Step, refused: Refusal) -> AppError:
     remedy = _CONVERT if refused.state.startswith("22") else _REMEDIES.get(refused.state)
     if policies := _policies(refused):
         details["policies"] = policies
-        remedy = _without_policies(policies)
+        remedy = _WITHOUT_POLICIES
     depends = f" ({refused.depends})" if refused.depends else ""
     return AppError(
         "SCHEMA_MIGRATION_FAILED",
@@ -77,10 +81,3 @@ def _policies(refused: Refusal) -> list[dict[str, str]]:
     """The policies that stand in the way, as manage_rls delete takes them."""
     found = _POLICY.findall(refused.depends or "")
     return [{"table_name": table, "policy_name": policy} for policy, table in found]
-
-
-def _without_policies(policies: Sequence[dict[str, str]]) -> str:
-    calls = [
-        f'manage_rls delete with table_name "{p["table_name"]}", policy_name "{p["policy_name"]}"' for p in policies
-    ]
-    return f"Call {'; '.join(calls)}. Then repeat apply, and create again what is still needed."

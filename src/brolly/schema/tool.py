@@ -8,8 +8,8 @@ MANAGE_SCHEMA = Tool(
     "Manage schema",
     "Tables of an app, declaratively; what is left out is kept.",
     {
-        "get": Action(service.get_schema, service.GetSchema, effect=READ),
-        "dry_run": Action(service.dry_run, service.Preview, effect=READ),
+        "get": Action(service.get_schema, service.GetSchema, effect=READ, untrusted=True),
+        "dry_run": Action(service.dry_run, service.Preview, effect=READ, untrusted=True),
         "apply": Action(
             service.apply_schema,
             service.Apply,
@@ -18,8 +18,9 @@ MANAGE_SCHEMA = Tool(
             event="schema.apply",
             verb="update",
             target="name",
+            untrusted=True,
         ),
-        "list_migrations": Action(service.list_migrations, service.ListMigrations, effect=READ),
+        "list_migrations": Action(service.list_migrations, service.ListMigrations, effect=READ, untrusted=True),
     },
     resource="schema",
 )

@@ -17,7 +17,9 @@ MANAGE_STORAGE = Tool(
             verb="create",
             target=lambda _, made: made and made["object_id"],
         ),
-        "download_url": Action(for_key(service.create_download), service.DownloadUrl, effect=READ, target="object_id"),
+        "download_url": Action(
+            for_key(service.create_download), service.DownloadUrl, effect=READ, target="object_id", untrusted=True
+        ),
         "list": Action(for_key(listing.list_files), listing.ListFiles, effect=READ),
         "delete": Action(
             for_key(service.delete_file),
