@@ -29,7 +29,6 @@ _SCHEMA = {
                 "id": {"type": "bigserial", "primaryKey": True},
                 "owner": {"type": "uuid"},
                 "shared": {"type": "boolean", "default": "false"},
-                "sent": {"type": "text"},
                 "body": {"type": "text"},
             }
         }
@@ -109,7 +108,7 @@ async def _write(ground: Ground, rate: float, seconds: float, shared: bool) -> i
     headers = {"Authorization": f"Bearer {ground.program.key}"}
 
     async def one(number: int) -> None:
-        row = {"owner": ground.users[number % _USERS], "shared": shared, "sent": str(time.time_ns()), "body": "x" * 100}
+        row = {"owner": ground.users[number % _USERS], "shared": shared, "body": "x" * 100}
         answer = await ground.http.post(f"/v1/{ground.app}/things?select=id", json=row, headers=headers)
         answer.raise_for_status()
 
@@ -174,12 +173,9 @@ async def _idle(run: Run, ground: Ground, count: int, subscribe: bool) -> list[s
 
 async def measure(run: Run) -> Sequence[Table]:
     """Delivery at several loads, then sockets that only wait."""
-    seconds = run.size(30, 3)
+    seconds = run.size(15, 3)
     many = run.size(1000, 100)
-    loads = [
-        (many, 100, False), (many, 10, True), (many // 2, 100, True), (many, 25, True), (many, 50, True),
-        (many, 100, True), (many, 200, True),
-    ]  # fmt: skip
+    loads = [(many, 100, False), (many, 10, True), (many // 2, 100, True), (many, 100, True)]
     settings = {"BROLLY_REALTIME_ADDRESS_SOCKETS": "20000", "BROLLY_AUTH_LIMIT_FACTOR": "100"}
     with data_folder() as home, serving(home, settings=settings) as program:
         async with http_client(program, 8) as client, httpx.AsyncClient(base_url=program.url, timeout=60) as http:
@@ -189,8 +185,8 @@ async def measure(run: Run) -> Sequence[Table]:
             rows = [await _delivery(run, ground, count, rate, seconds, shared) for count, rate, shared in loads]
     head = ["load", "messages/s", "p50", "p95", "p99", "server's CPU", "lost"]
     note = (
-        f"{seconds} s each, {_USERS} users, a policy that looks at the owner. Timed from before the row is sent over "
-        "HTTP to its arrival at each socket. Clients, writers, server and Postgres share the machine; CPU is the "
-        "server process's alone, of one core."
+        f"{seconds} s each, {_USERS} users, a policy that looks at the owner. Timed from the moment in the writing "
+        "transaction at which the trigger noted the change to its arrival at each socket. Clients, writers, server "
+        "and Postgres share the machine; CPU is the server process's alone, of one core."
     )
     return [Table(head, rows, [note]), Table(["idle", "memory", "each"], idle)]

@@ -12,12 +12,20 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
 import uvloop
 
-_SENT = re.compile(rb'"record":\{[^}]*"sent":"(\d+)"')
+_AT = re.compile(rb'"timestamp":"([^"]+)"')
+
+
+@cache
+def moment(text: bytes) -> float:
+    """When the change was made, in seconds since the epoch; the same text comes to every socket."""
+    return datetime.fromisoformat(text.decode()).timestamp()
 
 
 def masked(text: bytes) -> bytes:
@@ -77,9 +85,9 @@ class Socket(asyncio.Protocol):
             self._fleet.lost += 1
         elif text.startswith(b'{"type":"change"'):
             self.heard += 1
-            found = _SENT.search(text)
+            found = _AT.search(text)
             if found is not None:
-                self._fleet.taken.append(time.time() - int(found[1]) / 1e9)
+                self._fleet.taken.append(time.time() - moment(found[1]))
         elif text.startswith((b'{"type":"subscribed"', b'{"type":"connected"')):
             self._fleet.answered(text.startswith(b'{"type":"subscribed"') == self._subscribe)
 

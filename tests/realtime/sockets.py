@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from brolly.deps import Deps
+from brolly.realtime import hub
 from brolly.web import build_web
 from brolly.wire import socket_options
 
@@ -26,6 +27,8 @@ async def serving(deps: Deps, **more: Any) -> AsyncIterator[str]:
     options = socket_options(deps.settings.realtime_frame_kb * 1024)
     config = uvicorn.Config(build_web(deps), port=0, log_config=None, lifespan="on", **{**options, **more})
     server = uvicorn.Server(config)
+    # Many of the users here have no account, only a token, and would be put out after a while.
+    before, hub.RECHECK_SECONDS = hub.RECHECK_SECONDS, 3600.0
     task = asyncio.get_running_loop().create_task(server.serve())
     while not server.started:
         assert not task.done(), task.exception()
@@ -34,6 +37,7 @@ async def serving(deps: Deps, **more: Any) -> AsyncIterator[str]:
     try:
         yield f"ws://127.0.0.1:{port}"
     finally:
+        hub.RECHECK_SECONDS = before
         server.should_exit = True
         await task
 

@@ -44,7 +44,10 @@ async def pair(deps: Deps, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
     where = f"host={quote(server.host, safe='')}&port={server.port}"
     dsn = f"postgresql://{quote(server.user)}:{quote(server.password, safe='')}@/{server.database}?{where}"
     home: Path = tmp_path_factory.mktemp("replica")
-    settings = load_settings({}, home=home, database_url=dsn, secret=deps.secret, public_url="http://brolly.test")
+    rates = {f"rate_limit_{subject}": 1_000_000 for subject in ("key", "user", "address")}
+    settings = load_settings(
+        {}, home=home, database_url=dsn, secret=deps.secret, public_url="http://brolly.test", **rates
+    )
     other, close = await hold_open(open_deps(settings))
     owner, key = await make_owner(deps)
     assert owner.account_id is not None
@@ -139,6 +142,48 @@ async def test_a_broadcast_reaches_the_others_in_the_channel_on_both_servers_onc
         for one in (ann, near, far, outside):
             await one.ask("heartbeat", "heartbeat")
             assert [m for m in one.heard if m["type"] == "broadcast"] == []
+
+
+async def test_a_change_reaches_the_clients_of_both_servers_once_and_they_may_change_servers(pair: Pair) -> None:
+    schema = {
+        "tables": {"notes": {"columns": {"id": {"type": "bigserial", "primaryKey": True}, "body": {"type": "text"}}}}
+    }
+    await pair.mcp("manage_schema", action="apply", app_id=pair.app.id, schema=schema)
+    await pair.mcp("manage_realtime", action="configure", app_id=pair.app.id, tables=["notes"])
+    async with pair.socket(0, pair.key) as one, pair.socket(1, pair.key) as two:
+        for client in (one, two):
+            await client.ask("subscribe", "subscribed", table="notes")
+        for number in range(1, 21):
+            await pair.mcp("insert_row", app_id=pair.app.id, table="notes", data={"body": "x"})
+            if number == 10:
+                since = (await two.changes(10))[-1]["id"]
+                async with pair.socket(0, pair.key) as moved:
+                    await moved.ask("subscribe", "subscribed", table="notes", since=since)
+                    await pair.mcp("insert_row", app_id=pair.app.id, table="notes", data={"body": "x"})
+                    assert [c["record"]["id"] for c in await moved.changes(1)] == ["11"]
+                    await moved.silent()
+        expected = [str(number) for number in range(1, 22)]
+        assert [c["record"]["id"] for c in await one.changes(21)] == expected
+        assert [c["record"]["id"] for c in await two.changes(11)] == expected[10:]
+        for client in (one, two):
+            await client.silent()
+
+
+async def test_an_event_runs_the_function_that_has_it_as_the_caller(pair: Pair) -> None:
+    code = """export async function handler(request: Request, ctx: any) {
+      const { event, payload } = await request.json();
+      if (payload.fail) throw new Error("as asked");
+      return Response.json({ event, twice: payload.n * 2, user: ctx.user?.id ?? null });
+    }"""
+    trigger = {"type": "websocket", "config": {"event": "double"}}
+    await pair.mcp("deploy_function", app_id=pair.app.id, name="doubler", code=code, trigger=trigger)
+    async with pair.socket(0, await pair.token(ANN)) as one:
+        answer = await one.ask("event", "event_response", event="double", payload={"n": 21})
+        assert answer.get("data") == {"event": "double", "twice": 42, "user": ANN}, answer
+        failed = await one.ask("event", "event_response", event="double", payload={"fail": True})
+        assert failed["message"].startswith("Event handler execution failed")
+        unknown = await one.ask("event", "event_response", event="triple")
+        assert unknown["message"] == "No handler for event: triple"
 
 
 async def test_nobody_signed_in_may_not_join_unless_the_app_says_so(

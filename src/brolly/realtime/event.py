@@ -22,7 +22,9 @@ async def run(socket: Socket, message: Event, slots: anyio.CapacityLimiter, plac
     room = socket.room
     try:
         run_event = room.deps.capabilities["run_event"]
-        data = await run_event(room.deps, room.app, socket.caller, message.event, message.payload)
+        # The registry's record of now: functions are known by it.
+        app = await room.deps.registry.open(socket.caller, room.app.id)
+        data = await run_event(room.deps, app, socket.caller, message.event, message.payload)
         reply: dict[str, Any] = {"type": "event_response", "event": message.event, "data": data}
         socket.send(with_ref(reply, message.ref))
     except AppError as error:
