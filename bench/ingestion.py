@@ -87,7 +87,7 @@ async def measure(run: Run) -> Sequence[Table]:
             app_id, _ = await provision.create(deps, account, f"bench-{uuid4()}", "self-hosted")
             owner = Caller("service", account_id=account)
             at = Visit(deps, await deps.registry.get(owner, app_id), owner)
-            await create_collection(at, CreateCollection(app_id=app_id, name="bench"))
+            await create_collection(at, CreateCollection.model_validate({"app_id": app_id, "name": "bench"}))
             start_workers(group, workers(deps))
             rows = await _whole(run, at)
             steps = await _steps(run, deps)
@@ -100,10 +100,11 @@ async def _whole(run: Run, at: Visit) -> Table:
     rows: list[list[str]] = []
     for what, characters in (("a short text", 2_000), ("a book", run.size(2_000_000, 200_000))):
         text = words(characters)
-        await ingest_document(at, Ingest(app_id=at.app.id, collection="bench", text="Warm.", filename=f"{uuid4()}.txt"))
+        warm = {"app_id": at.app.id, "collection": "bench", "text": "Warm.", "filename": f"{uuid4()}.txt"}
+        await ingest_document(at, Ingest.model_validate(warm))
         await _drained(at.deps)
         began = time.perf_counter()
-        made = await ingest_document(at, Ingest(app_id=at.app.id, collection="bench", text=text))
+        made = await ingest_document(at, Ingest.model_validate({**warm, "text": text}))
         await _drained(at.deps)
         took = time.perf_counter() - began
         ref = DocumentRef(app_id=at.app.id, collection="bench", document_id=made["document_id"])

@@ -47,6 +47,7 @@ async def test_ipv6_is_closed_with_its_private_networks(engine: Engine) -> None:
 async def test_functions_do_not_run_as_root(engine: Engine) -> None:
     await call(engine, "x")
     [process] = [app.process for app in engine._apps.values() if app.process is not None]
+    assert process._process is not None
     owner = psutil.Process(process._process.pid).uids().real
     account = find_place(engine._bounds.cache).account
     assert owner == account.uid != 0
@@ -175,6 +176,7 @@ async def test_a_read_is_repeated_when_the_process_dies_and_a_write_is_not(engin
             await calls.waits.wait()
         process = engine._apps["app_000000000000"].process
         assert process is not None
+        assert process._process is not None
         process._process.kill()
     assert answers == [200]
     assert errors == ["EXTERNAL_NETWORK_ERROR"]

@@ -205,7 +205,7 @@ async def test_a_build_ends_with_its_call(desk: Desk) -> None:
 async def test_documents_are_read_while_the_caller_hears_of_it(desk: Desk) -> None:
     await desk.call("manage_rag_content", action="create_collection", name="docs")
     text = "\n\n".join(f"Sentence number {n} speaks of {n} things." for n in range(800))
-    arguments = {"action": "ingest_document", "collection": "docs", "text": text}
+    arguments: dict[str, Any] = {"action": "ingest_document", "collection": "docs", "text": text}
     kind, notes, done = await desk.call("manage_rag_content", token=True, **arguments)
     assert done["status"] == "ready"
     assert kind == "text/event-stream"
