@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -185,6 +187,33 @@ async def test_another_app_has_nothing_of_it(library: Library, filled: dict[str,
     async with http_client(library.deps, key) as stranger:
         assert (await stranger.get(f"/v1/{library.app.id}/rag/collections")).status_code == 404
     await provision.delete(library.deps, await library.deps.registry.get(library.owner, second))
+
+
+async def test_one_user_fills_no_disk(library: Library) -> None:
+    await library.collection("heap")
+    deps = replace(library.deps, settings=replace(library.deps.settings, rag_user_documents=4, rag_user_mb=1))
+    async with http_client(deps, library.clients["ben"].headers["authorization"].split()[1]) as ben:
+        path = f"/v1/{library.app.id}/rag/collections/heap"
+        # Ben has one already, where the documents of private are.
+        answers = await asyncio.gather(*(ben.post(f"{path}/ingest", json={"text": f"Leaf {n}."}) for n in range(6)))
+        assert sorted(answer.status_code for answer in answers) == [202, 202, 202, 429, 429, 429]
+        refused = next(answer.json()["error"] for answer in answers if answer.status_code == 429)
+        assert (refused["code"], refused["details"]["documents"]) == ("QUOTA_STORAGE_EXCEEDED", 5)
+        assert "manage_rag_content delete_document" in refused["remediation"]
+        first, second, *_ = rows = (await ben.get(f"{path}/documents")).json()
+        assert len(rows) == 3
+        # In place of another, but not above the size; what was there stays.
+        for row in rows:
+            await library.settled("heap", row["id"])
+        async with library.sql() as connection:
+            await connection.execute("update rag.documents set size_bytes = 1048000 where id = $1", second["id"])
+        instead = {"document_id": first["id"], "text": "A twig. " * 100}
+        assert (await ben.post(f"{path}/ingest", json=instead)).status_code == 429
+        assert (await library.settled("heap", first["id"]))["status"] == "ready"
+        assert (await ben.post(f"{path}/ingest", json={**instead, "text": "A twig."})).status_code == 202
+        assert (await ben.delete(f"{path}/documents/{first['id']}")).status_code == 204
+        assert (await ben.post(f"{path}/ingest", json={"text": "The last leaf."})).status_code == 202
+    assert (await library.send("ann", "POST", "collections/heap/ingest", json={"text": "Hers."})).status_code == 202
 
 
 async def test_a_key_acts_as_a_user(library: Library, filled: dict[str, str]) -> None:

@@ -85,19 +85,38 @@ async def test_over_mcp_deletion_asks_in_numbers(library: Library) -> None:
         await _deletion(call, library)
 
 
+HANGING = """
+set search_path = public;
+create view long_ones as select * from rag_doomed where tokens > 9;
+create view longest as select * from long_ones order by tokens desc limit 1;
+create table marks (id uuid primary key, chunk_id uuid references rag_doomed);
+alter table marks enable row level security;
+create policy named on marks using (exists (select from rag_doomed c where c.id = chunk_id));
+create function first_words(rag_doomed) returns text language sql as $$ select left($1.content, 20) $$;
+"""
+
+
 async def _deletion(call: McpCall, library: Library) -> None:
     app = {"app_id": library.app.id}
     await call("manage_rag_content", action="create_collection", name="doomed", **app)
     made = await call("manage_rag_content", action="ingest_document", collection="doomed", text="Words.", **app)
     await library.settled("doomed", made["document_id"])
     assert "doomed" in [row["name"] for row in await call("manage_rag_content", action="list_collections", **app)]
+    async with library.sql() as connection:
+        await connection.execute(HANGING)
     with pytest.raises(ToolFailed) as asked:
         await call("manage_rag_content", action="delete_collection", name="doomed", **app)
     assert asked.value.code == "CONFIRMATION_REQUIRED"
     assert "1 documents and 1 chunks" in str(asked.value.error)
+    hanging = [
+        "constraint marks_chunk_id_fkey on table marks", "function first_words(rag_doomed)",
+        "policy named on table marks", "view long_ones", "view longest",
+    ]  # fmt: skip
+    assert asked.value.error["message"].partition("made of it: ")[2] == ", ".join(hanging) + "."
     gone = await call("manage_rag_content", action="delete_collection", name="doomed", confirm=True, **app)
-    assert gone["name"] == "doomed"
+    assert (gone["name"], gone["dropped"]) == ("doomed", hanging)
     async with library.sql() as connection:
+        assert await connection.fetchval("select count(*) from marks") == 0
         assert await connection.fetchval("select to_regclass('public.rag_doomed') is null")
         assert not await connection.fetchval("select count(*) from rag.documents where id = $1", made["document_id"])
     with pytest.raises(ToolFailed) as missing:

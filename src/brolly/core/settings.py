@@ -127,6 +127,8 @@ class Settings:
     ai_model: str = _setting("", "Model for chat, provider/model; default: the first provider's.")
     ai_embedding_model: str = _setting("", "Model for embeddings, provider/model; default: a provider's, else local.")
     ai_timeout: int = _setting(120, "Seconds to wait for a model's answer, or for the next part of one.")
+    rag_user_documents: int = _setting(1000, "Documents that one end user may have in an app's collections.")
+    rag_user_mb: int = _setting(100, "MB that these may have together, as they were sent.")
     audit_days: int = _setting(90, "Days for which audit rows are kept.")
     log_level: str = _setting("info", "debug, info, warning or error.")
     url: str = _setting("", "Server that brolly mcp talks to; default: the one on this machine, started if none runs.")

@@ -42,6 +42,12 @@ _SAME = (
     f"select {COLUMNS} from rag.documents where collection_id = $1 and content_hash = $2 and filename = $3 "
     "and metadata = $4::jsonb and user_id is not distinct from $5 and status <> 'failed' order by created_at limit 1"
 )
+# One document of a user's at a time: each is counted before the next one is.
+_USER_LOCK = "select pg_advisory_xact_lock(hashtextextended('brolly-rag-user ' || $1, 0))"
+_USED = (
+    "select count(*) as documents, coalesce(sum(size_bytes) filter (where status <> 'failed'), 0)::bigint as bytes "
+    "from rag.documents where user_id = $1"
+)
 
 
 class Ingest(AppParams):
@@ -86,6 +92,8 @@ async def ingest_document(at: Visit, params: Ingest) -> dict[str, Any]:
     metadata = json.dumps(params.metadata or {})
     await _require_entry(at, collection, params.metadata or {})
     async with rag_of(at.deps, at.app) as connection:
+        if at.user_id is not None:
+            await connection.execute(_USER_LOCK, at.user_id)
         if params.document_id is not None:
             document_id, revision = await _replaced(at, connection, collection, source, metadata, params.document_id)
         else:
@@ -94,6 +102,7 @@ async def ingest_document(at: Visit, params: Ingest) -> dict[str, Any]:
                 return _answer(collection, document_of(same), duplicate=True)
             document_id, revision = uuid4(), 1
             await connection.execute(_INSERT, document_id, collection.id, at.user_id, *_values(source), metadata)
+        await _require_room(at, connection)
         # Before the row is there for others: should this process end between the two, a job that finds no row does
         # no harm, while a row without a job would wait for ever.
         payload = {"app_id": at.app.id, "document_id": str(document_id), "revision": revision}
@@ -118,6 +127,23 @@ async def _followed(at: Visit, document: Document) -> Document:
 
     await follow(look)
     return now
+
+
+async def _require_room(at: Visit, connection: Connection) -> None:
+    """Raise where a user has more than one may have, with what has just been put in."""
+    if at.user_id is None:
+        return
+    settings = at.deps.settings
+    used = await connection.fetchrow(_USED, at.user_id)
+    assert used is not None  # noqa: S101 - it counts
+    if used["documents"] > settings.rag_user_documents or used["bytes"] > settings.rag_user_mb * 1_048_576:
+        raise AppError(
+            "QUOTA_STORAGE_EXCEEDED",
+            f"One user may have {settings.rag_user_documents:,} documents of {settings.rag_user_mb:,} MB together.",
+            remediation="Delete some with manage_rag_content delete_document, or let the operator raise "
+            "BROLLY_RAG_USER_DOCUMENTS or BROLLY_RAG_USER_MB.",
+            details={"documents": used["documents"], "bytes": used["bytes"]},
+        )
 
 
 def _values(source: Source) -> tuple[Any, ...]:

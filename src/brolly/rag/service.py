@@ -32,6 +32,26 @@ _COUNTS = (
     "select status, count(*) as documents from rag.documents where collection_id = $1 "
     "and ($2::text is null or user_id = $2 or $3) group by status"
 )
+# What goes with a table: views over it and over these, keys of other tables, functions and policies that name it.
+_DEPENDENTS = """
+with recursive gone (class, id) as (
+    select 'pg_class'::regclass::oid, to_regclass('public.' || quote_ident($1))::oid
+    union
+    select v.class, v.id from gone
+    join pg_depend d on d.refclassid = gone.class and d.refobjid = gone.id
+    left join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+    cross join lateral (values (d.classid, d.objid), ('pg_class'::regclass::oid, r.ev_class)) v (class, id)
+    where v.id is not null
+)
+select pg_describe_object(class, id, 0) as what from gone where
+    exists (select from pg_class c where class = c.tableoid and c.oid = id and c.relkind in ('v', 'm'))
+    or exists (select from pg_constraint c where class = c.tableoid and c.oid = id and c.contype = 'f'
+               and c.conrelid <> to_regclass('public.' || quote_ident($1)))
+    or exists (select from pg_policy p where class = p.tableoid and p.oid = id
+               and p.polrelid <> to_regclass('public.' || quote_ident($1)))
+    or class = 'pg_proc'::regclass
+order by what
+"""
 
 
 class CreateCollection(AppParams):
@@ -183,10 +203,11 @@ async def delete_collection(at: Visit, params: CollectionRef) -> dict[str, Any]:
     collection = await find_collection(at.deps, at.app, params.name)
     async with at.deps.pools.owner(at.app) as connection, connection.transaction():
         await connection.execute(_LOCK)
+        dropped = [row["what"] for row in await connection.fetch(_DEPENDENTS, collection.chunk_table)]
         await connection.execute(drop_statement(collection.chunk_table))
         await connection.execute("delete from rag.collections where id = $1", collection.id)
     await at.deps.catalog.changed(at.app)
-    return {"message": f"The collection {collection.name} is deleted.", "name": collection.name}
+    return {"message": f"The collection {collection.name} is deleted.", "name": collection.name, "dropped": dropped}
 
 
 async def what_delete_loses(deps: Deps, caller: Caller, params: CollectionRef) -> str | None:
@@ -199,7 +220,10 @@ async def what_delete_loses(deps: Deps, caller: Caller, params: CollectionRef) -
             "where collection_id = $1",
             collection.id,
         )
+    async with deps.pools.reader(at.app) as connection:
+        hanging = [each["what"] for each in await connection.fetch(_DEPENDENTS, collection.chunk_table)]
+    more = f"; so does what is made of it: {', '.join(hanging)}" if hanging else ""
     return (
         f"Delete the collection {collection.name} with {row['documents']:,} documents and {row['chunks']:,} chunks "
-        f"for good? Its table {collection.chunk_table} and the policies on it go as well."
+        f"for good? Its table {collection.chunk_table} and the policies on it go as well{more}."
     )
