@@ -98,6 +98,10 @@ class Registry:
             self._known[app_id] = app
         return app
 
+    def is_current(self, app: App) -> bool:
+        """Whether ``find`` would give this very record, without asking Postgres."""
+        return self._listener.healthy and self._known.get(app.id) is app
+
     async def get(self, caller: Caller, app_id: str) -> App:
         """The app, for management. Raises ``RESOURCE_NOT_FOUND`` unless this caller may manage it."""
         app = await self.find(app_id)

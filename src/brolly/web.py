@@ -28,6 +28,7 @@ from brolly.core.errors import AppError, error_body
 from brolly.core.reserved import ROUTE_WORDS
 from brolly.deps import Deps
 from brolly.hosting.entrance import SiteEntrance
+from brolly.hosting.quick import QuickFiles
 from brolly.identity import authorization_of, identify, take_token
 from brolly.mcp_http import McpEntrance
 
@@ -359,6 +360,7 @@ def build_web(deps: Deps, lifespan: Callable[[], AbstractAsyncContextManager[Non
         ],
         exception_handlers={AppError: _app_error, HTTPException: _http_error},
     )
+    web.middleware_stack = QuickFiles(web.build_middleware_stack(), deps)
     web.router.redirect_slashes = False
     web.state.deps = deps
     web.state.store_health = StoreHealth(deps.blob)

@@ -12,6 +12,7 @@ from backports import zstd
 
 from brolly.apps import provision
 from brolly.deps import Deps
+from brolly.hosting.quick import answers_of
 from brolly.registry import App
 from tests.conftest import ToolFailed, http_client, make_owner, mcp_session
 from tests.hosting.zips import PAGE, deploy, site
@@ -232,3 +233,40 @@ async def test_variables_are_sealed_and_named_only(deps: Deps, mcp: Any, app: Ap
         with pytest.raises(ToolFailed) as failed:
             await mcp("manage_frontend", action="set_env", app_id=app.id, vars=bad)
         assert failed.value.code == "VALIDATION_INVALID_SCHEMA"
+
+
+async def test_what_was_just_answered_is_answered_so_again_until_something_changes(
+    deps: Deps, mcp: Any, app: App
+) -> None:
+    files: dict[str, str | bytes] = {"index.html": PAGE.format("One"), "a.js": "x" * 900, "auth/in.html": "Page"}
+    await deploy(deps, mcp, app, files)
+    kept = answers_of(deps).kept
+
+    def own() -> int:
+        return sum(name[0] == f"{app.subdomain}.brolly.test".encode() for name in kept)
+
+    async with site(deps, f"{app.subdomain}.brolly.test") as client:
+        for headers in ({}, {"accept-encoding": "gzip"}):
+            first, again = [await client.get("/a.js", headers=headers) for _ in range(2)]
+            assert (first.text, again.status_code, again.text) == ("x" * 900, 200, "x" * 900)
+            ids = [answer.headers.pop("x-request-id") for answer in (first, again)]
+            assert ids[0] != ids[1]
+            assert first.headers == again.headers
+        assert own() == 2
+        # What other headers or a query decide about goes the long way.
+        known = {"accept-encoding": "gzip", "if-none-match": first.headers["etag"]}
+        assert (await client.get("/a.js", headers=known)).status_code == 304
+        assert (await client.get("/a.js", headers={"range": "bytes=0-3"})).text == "xxxx"
+        assert (await client.get("/a.js?v=1")).text == "x" * 900
+        assert (await client.head("/a.js")).content == b""
+        assert (await client.get("/auth/in", headers={"accept": "text/html"})).text == "Page"
+        assert (await client.get("/auth/in", headers={"accept": "application/json"})).status_code == 404
+        assert (await client.get("/a.js", headers={"host": "nobody.brolly.test"})).status_code == 404
+        assert own() == 2
+        assert "One" in (await client.get("/")).text
+        await deploy(deps, mcp, app, {"index.html": PAGE.format("Two")})
+        assert "Two" in (await client.get("/")).text
+        assert (await client.get("/a.js")).status_code == 404
+        assert "Two" in (await client.get("/")).text
+        await mcp("manage_app", action="pause", app_id=app.id, paused=True)
+        assert (await client.get("/")).status_code == 503

@@ -13,9 +13,9 @@ from brolly.core.reserved import ROUTE_WORDS
 from brolly.deps import Deps
 from brolly.hosting.addresses import host_of
 from brolly.hosting.matching import Match
+from brolly.hosting.quick import answers_of
 from brolly.hosting.serving import (
     Asked,
-    Bodies,
     Target,
     asked_of,
     choose,
@@ -42,7 +42,8 @@ class SiteEntrance:
     def __init__(self, app: ASGIApp, deps: Deps) -> None:
         self.app, self.deps = app, deps
         self.sites = sites_of(deps)
-        self.bodies = Bodies(deps.settings.site_memory_mb * 1_048_576)
+        self.answers = answers_of(deps)
+        self.bodies = self.answers.bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -133,7 +134,10 @@ class SiteEntrance:
         elif isinstance(chosen, str):
             await send_redirect(send, 301, chosen + (f"?{asked.query}" if asked.query else ""), asked)
         elif chosen is not None:
-            await send_file(self.deps, self.bodies, site, chosen, asked, send)
+            sent = await send_file(self.deps, self.bodies, site, chosen, asked, send)
+            # Below the words of the data, other headers decide as well.
+            if sent is not None and not asked.prefix and asked.path[1:].partition("/")[0] not in _API:
+                self.answers.keep(call[0], app, *sent)
         else:
             await self._missing(site, asked, send)
 

@@ -169,27 +169,33 @@ def accepted(text: str) -> tuple[str, ...]:
     return tuple(sorted((n for n, w in found.items() if w > 0), key=lambda n: (-found[n], -_PREFERRED[n])))
 
 
-async def send_file(deps: Deps, bodies: Bodies, site: Site, target: Target, asked: Asked, send: Send) -> None:
-    """The file, what of it was asked for, or that it has not changed."""
+async def send_file(
+    deps: Deps, bodies: Bodies, site: Site, target: Target, asked: Asked, send: Send
+) -> tuple[RawHeaders, tuple[str, str]] | None:
+    """The file, what of it was asked for, or that it has not changed.
+
+    Gives the headers and the name in ``bodies`` when a whole file was sent from memory.
+    """
     text = asked.header(b"accept-encoding")
     ranged = target.status == 200 and b"range" in asked.headers
     prepared = _prepare(site, target, asked, () if ranged else accepted(text))
     headers = prepared.headers
     if target.status == 200 and _is_current(site, prepared, asked):
         await _send(send, 304, [pair for pair in headers if pair[0] != b"content-type"], b"")
-        return
+        return None
     start, end, status = 0, prepared.length, target.status
     if ranged and _same_version(site, prepared, asked) and (span := _span(asked.header(b"range"), end)):
         if span == (0, 0):
             await _send(send, 416, [*headers, (b"content-range", f"bytes */{end}".encode())], b"")
-            return
+            return None
         start, end, status = *span, 206
         headers = [*headers, (b"content-range", f"bytes {start}-{end - 1}/{prepared.length}".encode())]
     headers = [*headers, (b"content-length", b"%d" % (end - start))]
     if asked.method == "HEAD":
         await _send(send, status, headers, b"", sized=True)
-        return
-    await _send_bytes(deps, bodies, target.asset, prepared, (start, end), (status, headers), send)
+        return None
+    kept = await _send_bytes(deps, bodies, target.asset, prepared, (start, end), (status, headers), send)
+    return (headers, (target.asset.key, prepared.encoding)) if kept and status == 200 else None
 
 
 def _prepare(site: Site, target: Target, asked: Asked, encodings: tuple[str, ...]) -> _Prepared:
@@ -270,7 +276,8 @@ async def _send_bytes(
     span: tuple[int, int],
     head: tuple[int, RawHeaders],
     send: Send,
-) -> None:
+) -> bool:
+    """Send them; whether from memory."""
     start, end = span
     name = (asset.key, prepared.encoding)
     data = bodies.get(name)
@@ -280,7 +287,7 @@ async def _send_bytes(
         bodies.keep(name, data)
     if data is not None:
         await _send(send, *head, data if (start, end) == (0, len(data)) else data[start:end], sized=True)
-        return
+        return True
     async with aclosing(stored_bytes(deps.blob, asset.key, prepared.offset + start, end - start)) as chunks:
         first = await anext(chunks, b"")
         # Only now: what the store cannot read can still become an error.
@@ -289,6 +296,7 @@ async def _send_bytes(
         async for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+    return False
 
 
 async def _send(send: Send, status: int, headers: RawHeaders, body: bytes, *, sized: bool = False) -> None:

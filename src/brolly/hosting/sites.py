@@ -102,8 +102,6 @@ class Sites:
 
     async def find(self, host: str) -> Found | None:
         """What the host names; None when it is the platform's own address."""
-        if host.strip("[]") in self._own or _is_address(host):
-            return None
         if (known := self._hosts.get(host)) is not None:
             found, until = known
             if found is None or found.app is None:
@@ -111,6 +109,8 @@ class Sites:
                     return found
             elif await self._deps.registry.find(found.app.id) is found.app:
                 return found
+        if host.strip("[]") in self._own or _is_address(host):
+            return None
         found = await self._look_up(host)
         self._hosts[host] = found, time.monotonic() + UNKNOWN_SECONDS
         self._hosts.move_to_end(host)
