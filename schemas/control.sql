@@ -83,6 +83,7 @@ create table brolly.api_keys (
     last_used_at timestamp with time zone,
     expires_at timestamp with time zone,
     revoked_at timestamp with time zone,
+    client_id text,
     constraint api_keys_pkey PRIMARY KEY (id),
     constraint api_keys_key_hash_key UNIQUE (key_hash),
     constraint api_keys_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.accounts(id)
@@ -155,6 +156,15 @@ create table brolly.audit_log (
 alter table brolly.audit_log owner to administrator;
 CREATE INDEX audit_log_age ON brolly.audit_log USING brin (created_at);
 CREATE INDEX audit_log_app ON brolly.audit_log USING btree (account_id, app_id, created_at DESC, id DESC);
+
+create table brolly.authorization_limits (
+    subject bytea not null,
+    hits integer not null,
+    until timestamp with time zone not null,
+    constraint authorization_limits_pkey PRIMARY KEY (subject)
+);
+alter table brolly.authorization_limits owner to administrator;
+CREATE INDEX authorization_limits_end ON brolly.authorization_limits USING btree (until);
 
 create table brolly.build_lines (
     build_id uuid not null,
@@ -309,6 +319,76 @@ create table brolly.installation (
     constraint installation_only_row_check CHECK (only_row)
 );
 alter table brolly.installation owner to administrator;
+
+create table brolly.oauth_clients (
+    client_id text not null,
+    name text not null,
+    redirect_uris text[] not null,
+    used boolean not null default false,
+    created_at timestamp with time zone not null default now(),
+    expires_at timestamp with time zone not null,
+    constraint oauth_clients_pkey PRIMARY KEY (client_id)
+);
+alter table brolly.oauth_clients owner to administrator;
+CREATE INDEX oauth_clients_end ON brolly.oauth_clients USING btree (expires_at);
+
+create table brolly.oauth_codes (
+    code_hash bytea not null,
+    account_id uuid not null,
+    client_id text not null,
+    client_name text not null,
+    redirect_uri text not null,
+    code_challenge text not null,
+    resource text not null,
+    scope text not null,
+    key_scopes text[] not null,
+    expires_at timestamp with time zone not null,
+    used_at timestamp with time zone,
+    key_id uuid,
+    constraint oauth_codes_pkey PRIMARY KEY (code_hash),
+    constraint oauth_codes_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.accounts(id) ON DELETE CASCADE,
+    constraint oauth_codes_key_id_fkey FOREIGN KEY (key_id) REFERENCES brolly.api_keys(id) ON DELETE CASCADE
+);
+alter table brolly.oauth_codes owner to administrator;
+CREATE INDEX oauth_codes_end ON brolly.oauth_codes USING btree (expires_at);
+
+create table brolly.oauth_tokens (
+    token_hash bytea not null,
+    kind text not null,
+    key_id uuid not null,
+    resource text not null,
+    scope text not null,
+    key_scopes text[] not null,
+    expires_at timestamp with time zone not null,
+    used_at timestamp with time zone,
+    constraint oauth_tokens_pkey PRIMARY KEY (token_hash),
+    constraint oauth_tokens_key_id_fkey FOREIGN KEY (key_id) REFERENCES brolly.api_keys(id) ON DELETE CASCADE,
+    constraint oauth_tokens_kind_check CHECK ((kind = ANY (ARRAY['access'::text, 'refresh'::text])))
+);
+alter table brolly.oauth_tokens owner to administrator;
+CREATE INDEX oauth_tokens_end ON brolly.oauth_tokens USING btree (expires_at);
+CREATE INDEX oauth_tokens_key ON brolly.oauth_tokens USING btree (key_id);
+
+create table brolly.owner_logins (
+    account_id uuid not null,
+    password_hash text not null,
+    password_set_at timestamp with time zone not null default now(),
+    totp_secret bytea,
+    totp_last_step bigint,
+    constraint owner_logins_pkey PRIMARY KEY (account_id),
+    constraint owner_logins_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.accounts(id) ON DELETE CASCADE
+);
+alter table brolly.owner_logins owner to administrator;
+
+create table brolly.owner_sessions (
+    token_hash bytea not null,
+    account_id uuid not null,
+    expires_at timestamp with time zone not null,
+    constraint owner_sessions_pkey PRIMARY KEY (token_hash),
+    constraint owner_sessions_account_id_fkey FOREIGN KEY (account_id) REFERENCES brolly.owner_logins(account_id) ON DELETE CASCADE
+);
+alter table brolly.owner_sessions owner to administrator;
+CREATE INDEX owner_sessions_end ON brolly.owner_sessions USING btree (expires_at);
 
 create table brolly.rate_windows (
     subject bytea not null,

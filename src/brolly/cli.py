@@ -230,6 +230,37 @@ def keys_revoke(key_id: str, home: Path | None, as_json: bool) -> None:
     revoke_key(home, key_id, as_json)
 
 
+@brolly.group()
+def owner() -> None:
+    """Say how the owner signs in, to let programs in through OAuth."""
+
+
+@owner.command("password")
+@click.option("--remove", is_flag=True, help="Let nobody sign in any more.")
+@_home
+def owner_password(remove: bool, home: Path | None) -> None:
+    """Set the owner's password: asked for, or the first line of stdin.
+
+    Every browser is signed out; programs that were let in stay.
+    """
+    from brolly.commands.owner import set_password
+
+    set_password(home, remove)
+
+
+@owner.command("totp")
+@click.option("--remove", is_flag=True, help="Take it away.")
+@_home
+def owner_totp(remove: bool, home: Path | None) -> None:
+    """Set up a second factor: a code of an authenticator at each sign-in.
+
+    Shows the secret, then reads the first code from the terminal or stdin.
+    """
+    from brolly.commands.owner import set_factor
+
+    set_factor(home, remove)
+
+
 @brolly.command()
 @click.argument("app", metavar="APP")
 @click.argument("function", metavar="FUNCTION")

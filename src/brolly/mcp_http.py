@@ -13,6 +13,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from brolly.authorization.asked import SCOPES, issuer, resource_of
+from brolly.authorization.service import caller_of_access_token, is_access_token
 from brolly.core.caller import Caller, anonymous
 from brolly.core.errors import AppError, error_body
 from brolly.core.settings import APP_ID
@@ -109,7 +111,7 @@ class McpEntrance:
             "user_agent": headers.get("user-agent", "")[:200] or None,
         }
         try:
-            caller = await identify(self._deps, authorization_of(scope["headers"]), **origin)
+            caller = await self._holder(authorization_of(scope["headers"]), origin)
         except AppError as error:
             if error.status == 401:
                 await self._deps.rates.admit(anonymous(**origin), scope)
@@ -130,6 +132,15 @@ class McpEntrance:
             raise AppError("VALIDATION_INVALID_SCHEMA", f"app is {app_id[:70]!r}; expected the id of an app, app_….")
         return caller.hold(app_id)
 
+    async def _holder(self, authorization: str | None, origin: Mapping[str, Any]) -> Caller:
+        """Whose key it is, or whose access token: those are for this entrance and for no other."""
+        if authorization is None or not is_access_token(authorization):
+            return await identify(self._deps, authorization, **origin)
+        caller = await caller_of_access_token(self._deps, authorization, resource_of(self._deps), **origin)
+        if caller is None:
+            raise AppError("AUTH_INVALID_TOKEN", "The access token is unknown, revoked or expired.")
+        return caller
+
     def _limits(self, headers: Mapping[str, str]) -> frozenset[str]:
         """What a client asks to be held to, as ``brolly mcp --read-only`` does. It only ever narrows."""
         limits = {"read", READ_BY_CLIENT} if headers.get("x-brolly-read-only", "") not in ("", "0") else set[str]()
@@ -144,17 +155,19 @@ class McpEntrance:
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
         if error.status == 401:
             where = self._deps.settings.base_url + METADATA_PATH
-            headers["WWW-Authenticate"] = f'Bearer realm="brolly", resource_metadata="{where}", scope="mcp"'
+            wrong = "" if error.code == "AUTH_REQUIRED" else ', error="invalid_token"'
+            headers["WWW-Authenticate"] = f'Bearer realm="brolly", resource_metadata="{where}", scope="mcp"{wrong}'
         return JSONResponse(error_body(error, self._deps.settings.base_url), error.status, headers)
 
     def _metadata(self) -> dict[str, Any]:
-        """RFC 9728: how to get in. There is no authorization server; keys are made by the owner."""
+        """RFC 9728: how to get in. The authorization server is this one; keys of the owner's work without."""
         base = self._deps.settings.base_url
         return {
-            "resource": f"{base}/mcp",
+            "resource": resource_of(self._deps),
             "resource_name": "Brolly",
+            "authorization_servers": [issuer(self._deps)],
             "bearer_methods_supported": ["header"],
-            "scopes_supported": ["mcp"],
+            "scopes_supported": list(SCOPES),
             "resource_documentation": f"{base}/docs/errors#auth-required",
         }
 

@@ -15,17 +15,20 @@ from brolly.registry import App
 _NONCE = 12
 
 
-def _cipher(deps: Deps, app: App) -> AESGCM:
-    return AESGCM(bytes.fromhex(derive(deps.secret, f"auth-sealing:{app.id}")))
+def _cipher(deps: Deps, app: App | str) -> AESGCM:
+    owner = app if isinstance(app, str) else app.id
+    return AESGCM(bytes.fromhex(derive(deps.secret, f"auth-sealing:{owner}")))
 
 
-def seal(deps: Deps, app: App, name: str, data: bytes) -> bytes:
-    """Encrypt (AES-256-GCM); what is sealed under one name does not open under another."""
+def seal(deps: Deps, app: App | str, name: str, data: bytes) -> bytes:
+    """Encrypt (AES-256-GCM); what is sealed under one name, or for one app (or account), does not open under
+    another.
+    """
     nonce = secrets.token_bytes(_NONCE)
     return nonce + _cipher(deps, app).encrypt(nonce, data, name.encode())
 
 
-def unseal(deps: Deps, app: App, name: str, sealed: bytes) -> bytes:
+def unseal(deps: Deps, app: App | str, name: str, sealed: bytes) -> bytes:
     """Decrypt what ``seal`` made under that name; raises when it was changed."""
     return _cipher(deps, app).decrypt(sealed[:_NONCE], sealed[_NONCE:], name.encode())
 

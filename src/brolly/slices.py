@@ -6,6 +6,7 @@ from brolly.ai import SLICE as AI
 from brolly.apps import SLICE as APPS
 from brolly.audit import SLICE as AUDIT
 from brolly.auth import SLICE as AUTH
+from brolly.authorization import SLICE as AUTHORIZATION
 from brolly.core.slice import Slice
 from brolly.data import SLICE as DATA
 from brolly.docs import SLICE as DOCS
@@ -21,6 +22,6 @@ from brolly.storage import SLICE as STORAGE
 from brolly.suggestions import SLICE as SUGGESTIONS
 
 SLICES: tuple[Slice, ...] = (
-    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, HOSTING, REALTIME, AI, RAG, KEYS, AUDIT, REGIONS, DOCS,
-    SUGGESTIONS,
+    APPS, SCHEMA, RLS, AUTH, DATA, STORAGE, FUNCTIONS, HOSTING, REALTIME, AI, RAG, KEYS, AUTHORIZATION, AUDIT, REGIONS,
+    DOCS, SUGGESTIONS,
 )  # fmt: skip

@@ -42,7 +42,7 @@ _NO_CALLER = ("/mcp", "/health", "/.well-known/", *_SIGNED)
 # the route counts: what is signed for the function, what is not for the address.
 _WEBHOOK = re.compile(r"/v1/[^/]+/webhook/")
 # Here a credential that does not hold is looked at by the route, which may not need one.
-_OWN_CREDENTIALS = re.compile(r"/auth/|/v1/[^/]+/fn/")
+_OWN_CREDENTIALS = re.compile(r"/auth/|/oauth/|/v1/[^/]+/fn/")
 _CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _CORS_HEADERS = (
     "Content-Type, Authorization, Prefer, Range, X-Signup-Source, X-Signup-Referrer, "

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from brolly.auth.access import users_of
-from brolly.auth.mfa import STEP_SECONDS, matching_step, totp
+from brolly.core.totp import STEP_SECONDS, matching_step, totp
 from brolly.deps import Deps
 from brolly.registry import App
 from tests.api.test_auth_mail import ANN, NEW, newest

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from brolly.auth.mfa import STEP_SECONDS, totp
+from brolly.core.totp import STEP_SECONDS, totp
 from brolly.deps import Deps
 from tests.api.oauth_browser import PAGE, Browser, code_of, query_of
 from tests.api.oauth_vendors import Stage, callback, stage_of

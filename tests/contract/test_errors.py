@@ -24,9 +24,9 @@ SOURCES = {path: ast.parse(path.read_text("utf-8")) for path in sorted((ROOT / "
 
 # For the person at the command line, or a client that has not reached the server: no tool can help there.
 TO_THE_OPERATOR = {"CONFIG_INVALID"}
-BEFORE_THE_SERVER = ("src/brolly/bridge/", "src/brolly/commands/")
+BEFORE_THE_SERVER = ("src/brolly/bridge/", "src/brolly/commands/", "src/brolly/authorization/owner.py")
 COMMAND = re.compile(
-    r"\bbrolly (connect|demo|deploy|doctor|down|keys|logs|mcp|migrate|serve|status|up)\b|\bBROLLY_[A-Z_]+"
+    r"\bbrolly (connect|demo|deploy|doctor|down|keys|logs|mcp|migrate|owner|serve|status|up)\b|\bBROLLY_[A-Z_]+"
 )
 # What stands in an f-string for the name of a tool.
 TOOL_IN_BRACES = {"self.name", "', '.join(names)", "self._form(label, one_app)", "', '.join(tools)", "call"}

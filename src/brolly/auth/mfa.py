@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hmac
 import secrets
-import struct
 import time
-from hashlib import sha1
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -25,13 +22,12 @@ from brolly.core.caller import Caller
 from brolly.core.errors import AppError
 from brolly.core.tokens import hash_key
 from brolly.core.tool import AppParams
+from brolly.core.totp import STEP_SECONDS, matching_step
 from brolly.deps import Deps
 from brolly.pg.pool import Connection
 from brolly.registry import App
 from brolly.sealing import keyed_hash, seal, unseal
 
-STEP_SECONDS = 30
-_DRIFT = 1
 RECOVERY_CODES = 10
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _TRIES = 5
@@ -52,20 +48,6 @@ class Challenge(FactorCode):
     """Body of verify."""
 
     mfa_token: str = Field(max_length=200)
-
-
-def totp(secret: bytes, step: int) -> str:
-    """The six digits of that step of time (RFC 4226, SHA-1, as every authenticator has it)."""
-    digest = hmac.new(secret, struct.pack(">Q", step), sha1).digest()
-    start = digest[-1] & 15
-    return f"{(struct.unpack('>I', digest[start : start + 4])[0] & 0x7FFFFFFF) % 10**6:06}"
-
-
-def matching_step(secret: bytes, code: str, now: float) -> int | None:
-    """The step whose code it is, of the present one and its neighbours."""
-    present = int(now) // STEP_SECONDS
-    steps = range(present - _DRIFT, present + _DRIFT + 1)
-    return next((s for s in steps if hmac.compare_digest(totp(secret, s).encode(), code.encode())), None)
 
 
 def _invalid() -> AppError:

@@ -20,7 +20,8 @@ from brolly.keys.tool import GENERATE_KEY, MANAGE_API_KEYS
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-def _in_database(home: Path | None, work: Callable[[Deps], Awaitable[Any]]) -> Any:
+def in_database(home: Path | None, work: Callable[[Deps], Awaitable[Any]]) -> Any:
+    """What the work answers over an open control database."""
     settings = load_settings(home=home)
 
     async def opened() -> Any:
@@ -62,7 +63,7 @@ def list_keys(home: Path | None, account: str, as_json: bool) -> None:
             if "next_offset" not in page:
                 return found
 
-    keys: list[dict[str, Any]] = _in_database(home, work)
+    keys: list[dict[str, Any]] = in_database(home, work)
     if as_json:
         write_json([{name: value for name, value in key.items() if name != "current"} for key in keys])
         return
@@ -97,7 +98,7 @@ def create_key(home: Path | None, name: str, account: str, app: str | None, read
                 error.remediation = f"Give the id of an app that account {account} owns; --account names another."
             raise
 
-    made: dict[str, Any] = _in_database(home, work)
+    made: dict[str, Any] = in_database(home, work)
     if as_json:
         write_json({**made, "account": account})
     elif is_terminal():
@@ -128,7 +129,7 @@ def revoke_key(home: Path | None, key_id: str, as_json: bool) -> None:
         await settle_owner_key(deps)
         return done
 
-    done: dict[str, Any] = _in_database(home, work)
+    done: dict[str, Any] = in_database(home, work)
     if as_json:
         write_json(done)
     else:

@@ -131,8 +131,9 @@ async def _insert(deps: Deps, account_id: str, name: str, key: str, scopes: list
 async def list_keys(deps: Deps, caller: Caller, params: ListKeys) -> dict[str, Any]:
     """The account's keys that are not revoked, newest first; never the secret."""
     rows = await deps.control.fetch(
-        "select id::text, key_prefix, name, scopes, created_at, last_used_at, expires_at from brolly.api_keys "
-        "where account_id = $1 and revoked_at is null order by created_at desc, id limit $2 offset $3",
+        "select id::text, key_prefix, name, scopes, created_at, last_used_at, expires_at, client_id "
+        "from brolly.api_keys where account_id = $1 and revoked_at is null "
+        "and (client_id is null or expires_at > now()) order by created_at desc, id limit $2 offset $3",
         caller.require_account(),
         params.limit + 1,
         params.offset,
@@ -149,6 +150,7 @@ async def list_keys(deps: Deps, caller: Caller, params: ListKeys) -> dict[str, A
             "last_used_at": iso(row["last_used_at"]),
             "expires_at": iso(row["expires_at"]),
             "current": row["id"] == caller.key_id,
+            **({"client_id": row["client_id"]} if row["client_id"] else {}),
         }
         for row in rows[: params.limit]
     ]
@@ -163,7 +165,7 @@ async def _find(deps: Deps, caller: Caller, key_id: str) -> Any:
     row = None
     if _ID.fullmatch(key_id):
         row = await deps.control.fetchrow(
-            "select id, name, key_prefix, last_used_at from brolly.api_keys "
+            "select id, name, key_prefix, client_id, last_used_at from brolly.api_keys "
             "where id = $1 and account_id = $2 and revoked_at is null",
             UUID(key_id),
             account,
@@ -182,6 +184,8 @@ async def what_revoke_loses(deps: Deps, caller: Caller, params: RevokeKey) -> st
     row = await _find(deps, caller, params.key_id)
     used = f"last used {iso(row['last_used_at'])}" if row["last_used_at"] else "never used"
     own = " It is the key that this call uses." if str(row["id"]) == caller.key_id else ""
+    if row["client_id"]:
+        return f"Shut out the program {row['name']} ({row['client_id']}, {used})? Its tokens end at once.{own}"
     return f"Revoke key {row['name']} ({row['key_prefix']}…, {used})? What uses it stops working at once.{own}"
 
 
