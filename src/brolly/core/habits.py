@@ -26,6 +26,11 @@ _POLICY = "Call manage_rls with action create_user_isolation, or create_policy."
 _KEY = "Call manage_auth_config with action generate_service_key."
 _UPLOAD = "Call manage_storage with action upload_url, then PUT the bytes to the URL."
 _DOWNLOAD = "Call manage_storage with action download_url, then GET the URL."
+_DEPLOY = "Call deploy_function with name and code; it replaces the function of that name."
+_SITE = (
+    "Call create_frontend_deployment, PUT a zip of the built folder to its uploadUrl, then call manage_frontend with "
+    "action start_deployment and the deployment_id."
+)
 _AUDIT = "Call query_audit_logs with app_id."
 _DOCS = "Call butterbase_docs with a tool or topic as query."
 
@@ -67,6 +72,43 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
     _DOWNLOAD: ("download_file", "get_file", "generate_download_url", "get_download_url", "get_object"),
     "Call manage_storage with action list.": ("list_files", "list_objects", "list_buckets"),
     "Call manage_storage with action delete.": ("delete_file", "delete_object"),
+    _DEPLOY: (
+        "create_function",
+        "update_function",
+        "deploy",
+        "deploy_edge_function",
+        "create_edge_function",
+        "publish_function",
+    ),
+    "Call invoke_function with function_name and body.": (
+        "call_function",
+        "run_function",
+        "execute_function",
+        "invoke",
+    ),
+    "Call manage_function with action list.": ("list_functions", "list_edge_functions", "get_functions"),
+    "Call manage_function with action get and function_name.": ("get_function", "get_edge_function"),
+    "Call manage_function with action get_logs and function_name.": ("get_function_logs", "function_logs"),
+    "Call manage_function with action delete and function_name.": ("delete_function",),
+    _SITE: ("deploy_frontend", "create_deployment", "deploy_site", "deploy_app", "deploy_website", "start_deployment"),
+    "Call manage_frontend with action list_deployments.": ("list_deployments", "get_deployment"),
+    "Call manage_ai with action chat, model and messages.": ("chat", "chat_completion", "ask_model", "generate_text"),
+    "Call manage_ai with action list_models.": ("list_models",),
+    "Call rag_query with collection and query; manage_rag_content ingests what it finds.": (
+        "search_documents",
+        "semantic_search",
+        "vector_search",
+        "search_collection",
+        "query_collection",
+    ),
+    "Call manage_rag_content with action create_collection, then ingest_document.": (
+        "create_collection",
+        "ingest_document",
+        "upload_document",
+        "add_document",
+    ),
+    "Call manage_realtime with action configure and tables.": ("enable_realtime", "configure_realtime", "subscribe"),
+    "Call manage_oauth with action configure and provider.": ("configure_oauth", "add_oauth_provider"),
     _AUDIT: ("get_logs", "audit_logs", "get_audit_logs", "list_logs"),
     _DOCS: ("docs", "search_docs", "help", "get_docs"),
 }

@@ -48,8 +48,10 @@ _MEASURED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 # What callers write by habit, by the parameter's name.
-_HABITS: Mapping[tuple[str, str], str] = {
+_HABITS: Mapping[tuple[str, str | None], str] = {
     ("as_role", "service"): "leave as_role out to act as service",
+    ("select", None): "write the columns as id,title",
+    ("order", None): "write the columns as created_at.desc,id",
 }
 
 
@@ -65,7 +67,8 @@ def in_json(error: Mapping[str, Any]) -> str:
     else:
         message = _FIXED.get(kind) or _translated(str(error["msg"]))
     value, where = error.get("input"), error["loc"][-1] if error["loc"] else ""
-    habit = _HABITS.get((str(where), value)) if isinstance(value, str) else None
+    # Where the value is no text at all, the habit stands under None.
+    habit = _HABITS.get((str(where), value if isinstance(value, str) else None))
     return f"{message}; {habit}" if habit else message
 
 

@@ -154,15 +154,17 @@ def parse_filters(pairs: Iterable[tuple[str, Any]]) -> tuple[Filter, ...]:
     """The filters; one error names all that are wrong."""
     found: list[Filter] = []
     wrong: list[str] = []
+    columns: dict[str, None] = {}
     for column, text in pairs:
         try:
             found.append(_filter(column, text))
         except FilterSyntaxError as error:
             wrong.append(f"{shown(column)}: {error}")
+            columns[shown(column)] = None
     if wrong:
         raise AppError(
             "VALIDATION_INVALID_SCHEMA",
-            f"{len(wrong)} of the filters cannot be read; details.invalidFilters says why.",
+            f"The filter on {', '.join(list(columns)[:5])} cannot be read; details.invalidFilters says why.",
             remediation=FILTER_FORM,
             details={"invalidFilters": wrong, "operators": list(OPERATORS)},
         )
