@@ -31,7 +31,9 @@ from brolly.hosting.rules import RULE_FILES, read_rules
 from brolly.pg.pool import Connection
 from brolly.registry import App
 
-AT_ONCE = 8
+AT_ONCE = 16
+"""Contents on their way to the store: disks bring many to safety in the time of one."""
+LARGE, LARGE_AT_ONCE = 1_048_576, 4
 _THREADS = anyio.CapacityLimiter(2)
 """Compression takes whole processors: some are left for requests."""
 
@@ -134,10 +136,11 @@ async def _store(deps: Deps, app: App, files: Sequence[_File]) -> Mapping[bytes,
         await _require_room(deps, connection, app, [row["id"] for row in rows])
     errors: list[Exception] = []
     brought: list[tuple[int | None, ...]] = []
-    room = anyio.CapacityLimiter(AT_ONCE)
+    room, large_room = anyio.CapacityLimiter(AT_ONCE), anyio.CapacityLimiter(LARGE_AT_ONCE)
 
     async def bring(row: Any) -> None:
-        async with room:
+        # What is compressed is held whole.
+        async with large_room if by_hash[row["sha256"]].size > LARGE else room:
             try:
                 if not errors:
                     packed = await _bring(deps, row["key"], by_hash[row["sha256"]])
