@@ -29,15 +29,16 @@ HELD_SECONDS = 3600
 MOST_USERS = 100
 _MONTH = "date_trunc('month', now() at time zone 'utc')::date"
 _SETTLE = f"""
-with given_back as (delete from brolly.ai_reservations where id = $9::uuid),
+with mode as (select set_config('synchronous_commit', $11, true)),
+given_back as (delete from brolly.ai_reservations where id = $9::uuid),
 spent as (
     insert into brolly.ai_spending as s (app_id, month, spent)
-    select $2, {_MONTH}, $7::numeric where $2::text is not null
+    select $2, {_MONTH}, $7::numeric from mode where $2::text is not null
     on conflict (app_id, month) do update set spent = s.spent + excluded.spent
 )
 insert into brolly.ai_usage as u
     (account_id, app_id, day, model, user_id, requests, prompt_tokens, completion_tokens, cost_usd, estimated, unpriced)
-values ($1::uuid, $2, (now() at time zone 'utc')::date, $3, $4, 1, $5, $6, $7::numeric, $8::int, $10::int)
+select $1::uuid, $2, (now() at time zone 'utc')::date, $3, $4, 1, $5, $6, $7::numeric, $8::int, $10::int from mode
 on conflict (account_id, app_id, day, model, user_id) do update set
     requests = u.requests + 1,
     prompt_tokens = u.prompt_tokens + excluded.prompt_tokens,
@@ -110,6 +111,9 @@ async def settle(
                 int(usage.estimated),
                 reservation,
                 int(cost is None),
+                # It is Postgres's from here on, whatever becomes of this process. The disk is waited for where a cap
+                # holds: else the machine's own end may cost the count of its last half second, and no money.
+                "on" if reservation else "off",
             )
         except AppError as error:
             # Also when the app was deleted meanwhile.
