@@ -10,6 +10,7 @@ import anyio
 from rich.console import Console
 
 from bench import (
+    agents,
     ai,
     building,
     footprint,
@@ -34,6 +35,7 @@ from bench.runner import Measurement, Wishes, run_all
 
 MEASUREMENTS = (
     Measurement("tools", "The list of tools", tool_list.measure),
+    Measurement("agents", "What an agent pays", agents.measure),
     Measurement("start", "Starting and stopping", start.measure),
     Measurement("init", "Creating an app", new_app.measure),
     Measurement("call", "One row read through MCP", read_call.measure),

@@ -1,4 +1,7 @@
-"""The protocol's own conformance suite against the real server: the scenarios that need no test fixtures.
+"""The protocol's own conformance suite against the real server.
+
+Some scenarios call tools of certain names. These stand in the table of tools as ours do, so what is tried is how the
+server answers, fails and tells progress. Pictures, sound, sampling and logging are no part of it: it has none.
 
 The suite runs under the Node that the development dependencies bring and comes from the npm registry.
 """
@@ -6,6 +9,7 @@ The suite runs under the Node that the development dependencies bring and comes 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,10 @@ import anyio
 import pytest
 import uvicorn
 
+from brolly.core.caller import Caller
+from brolly.core.errors import AppError
+from brolly.core.progress import report
+from brolly.core.tool import READ, Action, Params, Tool
 from brolly.deps import Deps
 from brolly.patience import PatientProtocol
 from brolly.web import build_web
@@ -23,7 +31,10 @@ PACKAGE = "@modelcontextprotocol/conformance"
 HANDSHAKE_ERA = "0.1.16"
 STATELESS_ERA = "0.2.0-alpha.12"
 
+CALLS = ("tools-call-simple-text", "tools-call-error", "tools-call-with-progress")
 SCENARIOS = [
+    *((HANDSHAKE_ERA, name, ()) for name in CALLS),
+    *((STATELESS_ERA, name, ("--spec-version", "2026-07-28")) for name in CALLS),
     *(
         (HANDSHAKE_ERA, name, ())
         for name in (
@@ -51,6 +62,31 @@ SCENARIOS = [
 ]
 
 
+async def simple_text(deps: Deps, caller: Caller, params: Params) -> str:
+    return "This is a simple text response for testing."
+
+
+async def error_handling(deps: Deps, caller: Caller, params: Params) -> str:
+    raise AppError("STATE_INVALID_TRANSITION", "This tool intentionally returns an error for testing")
+
+
+async def with_progress(deps: Deps, caller: Caller, params: Params) -> str:
+    for done in (0, 50, 100):
+        await report("on the way", done, 100)
+        await anyio.sleep(0.05)
+    return "done"
+
+
+FIXTURES = {
+    name: Tool(name, name, name, {"": Action(run, Params, effect=READ)}, "test")
+    for name, run in (
+        ("test_simple_text", simple_text),
+        ("test_error_handling", error_handling),
+        ("test_tool_with_progress", with_progress),
+    )
+}
+
+
 async def run_suite(version: str, *arguments: str, cwd: Path) -> Any:
     folder = await anyio.to_thread.run_sync(npm.packages, f"{PACKAGE}@{version}")
     command = [str(folder / "node_modules" / ".bin" / "conformance"), "server", *arguments]
@@ -64,7 +100,7 @@ async def url(deps: Deps) -> AsyncIterator[str]:
     from tests.conftest import make_owner
 
     _, key = await make_owner(deps)
-    web = build_web(deps)
+    web = build_web(replace(deps, tools={**deps.tools, **FIXTURES}))
 
     async def with_key(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

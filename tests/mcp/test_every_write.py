@@ -20,6 +20,7 @@ from starlette.routing import Route
 from brolly.apps import provision
 from brolly.core.caller import Caller
 from brolly.core.tool import DESTROY, READ
+from brolly.core.untrusted import parsed
 from brolly.deps import Deps
 from brolly.mcp_server import BrollyServer
 from brolly.rag.jobs import read_document
@@ -168,7 +169,7 @@ async def test_documents_are_lost_only_when_somebody_agrees(deps: Deps, app_of: 
 
         async def call(**arguments: Any) -> Any:
             answer = await session.call_tool("manage_rag_content", {"app_id": app.id, **arguments})
-            return json.loads(answer.content[0].text)  # type: ignore[union-attr]
+            return parsed(answer.content[0].text)  # type: ignore[union-attr]
 
         await call(action="create_collection", name="kept")
         made = await call(action="ingest_document", collection="kept", text="# One\n\nSome words.")

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from brolly.apps import provision
+from brolly.core.untrusted import parsed
 from brolly.core.worker import start_workers
 from brolly.deps import Deps
 from brolly.hosting.build_worker import build_workers
@@ -72,7 +73,7 @@ class Desk:
             json.loads(text)
         ]
         *notes, last = messages
-        return kind, [n["params"] for n in notes], json.loads(last["result"]["content"][0]["text"])
+        return kind, [n["params"] for n in notes], parsed(last["result"]["content"][0]["text"])
 
     @asynccontextmanager
     async def sql(self) -> AsyncIterator[Any]:
