@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -70,6 +72,7 @@ class Registry:
         self._listener = listener
         self._known: dict[str, App] = {}
         self._heard = 0
+        self._watchers: list[Callable[[str], None]] = []
         listener.on(CHANNEL, self._forget)
 
     def _forget(self, app_id: str) -> None:
@@ -78,6 +81,17 @@ class Registry:
             self._known.pop(app_id, None)
         else:
             self._known.clear()
+        for watcher in self._watchers:
+            watcher(app_id)
+
+    @contextmanager
+    def watched(self, watcher: Callable[[str], None]) -> Generator[None]:
+        """For the block: tell of each app that changed, here or on another replica; ``""`` is any of them."""
+        self._watchers.append(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.remove(watcher)
 
     async def changed(self, app_id: str) -> None:
         """Tell every replica to read this app again."""

@@ -159,6 +159,11 @@ class Engine:
             await anyio.to_thread.run_sync(shutil.rmtree, app.folder, True)
 
     @property
+    def app_ids(self) -> list[str]:
+        """The apps whose functions were called here."""
+        return list(self._apps)
+
+    @property
     def folder(self) -> Path:
         """Where the sockets and the modules of running functions lie; closed to other accounts."""
         return self._folder
