@@ -20,6 +20,7 @@ from brolly.engines.deno.check import Diagnostic, check
 from brolly.engines.deno.client import Body, LostError, Response, UnreachableError
 from brolly.engines.deno.host import Host, HostCalls
 from brolly.engines.deno.isolate import Isolate, headers_of, lines_of
+from brolly.engines.deno.launch import MOST_FILES
 from brolly.engines.deno.memory import BASE_MB, heaviest
 from brolly.engines.deno.process import Bounds, Process
 from brolly.engines.deno.program import Program, busy, full, late
@@ -38,7 +39,7 @@ LEFT_SECONDS = 30.0
 AGAIN_SECONDS = 2.0
 """For how long a version that could not be loaded is not tried again by calls."""
 ROOM_FROM = 0.7
-"""From which part of a process's memory on idle isolates are ended."""
+"""From which part of a process's memory or files on idle isolates are ended."""
 RETIRE_SECONDS = 300.0
 """The longest that a call may take, and so the longest that a replaced version may still be needed."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -315,6 +316,7 @@ class Engine:
         found = app.isolates.get(program.name)
         if found is not None and found.version == program.version and found.is_usable:
             return found
+        await self._make_room(app, app.process)
         isolate = Isolate(app.process, app.host, app.folder, program.name, program.version, program.memory_mb)
         try:
             await isolate.load(self._running(), program.code, program.env, program.about)
@@ -354,7 +356,7 @@ class Engine:
                         group.start_soon(look, app, app.process)
 
     async def _look_after(self, app: _App, process: Process) -> None:
-        await self._make_room(app, process.memory)
+        await self._make_room(app, process)
         for isolate in app.at_work():
             if await isolate.memory(self._limits.blocked_seconds) is None:
                 isolate.blocked = not process.dead.is_set() and not isolate.full
@@ -380,12 +382,13 @@ class Engine:
             process.stderr += b"out of memory"
             await process.stop()
 
-    async def _make_room(self, app: _App, memory: int) -> None:
-        """End isolates that nobody calls; and before the process is full, the one that waits longest."""
+    async def _make_room(self, app: _App, process: Process) -> None:
+        """End isolates that nobody calls; the one that waits longest before memory is full, all before files are."""
         idle = sorted((i for i in app.isolates.values() if not i.running), key=lambda isolate: isolate.used_at)
-        full = memory > self._limits.memory_mb * 2**20 * ROOM_FROM
+        full = process.memory > self._limits.memory_mb * 2**20 * ROOM_FROM
+        crowded = process.files > MOST_FILES * ROOM_FROM
         for isolate in idle:
-            if full or anyio.current_time() - isolate.used_at > self._limits.idle_seconds:
+            if full or crowded or anyio.current_time() - isolate.used_at > self._limits.idle_seconds:
                 await self._discard(app, isolate)
                 full = False
 

@@ -15,7 +15,7 @@ import resource
 import struct
 import sys
 
-_FILES = 1024
+MOST_FILES = 1024
 _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER = 38, 22, 2
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
@@ -65,7 +65,7 @@ def close_ipv6() -> None:
 
 def _bound(data_kb: int) -> None:
     """Few files, no core, behind the server for the processor, and the first to end where memory is short."""
-    limits = [(resource.RLIMIT_NOFILE, _FILES), (resource.RLIMIT_CORE, 0)]
+    limits = [(resource.RLIMIT_NOFILE, MOST_FILES), (resource.RLIMIT_CORE, 0)]
     if data_kb:
         limits.append((resource.RLIMIT_DATA, data_kb * 1024))
     for kind, most in limits:

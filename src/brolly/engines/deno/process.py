@@ -238,11 +238,22 @@ class Process:
     def memory(self) -> int:
         """Resident bytes."""
         try:
-            if self._seen is None and self._process is not None:
-                self._seen = psutil.Process(self._process.pid)
-            return 0 if self._seen is None else self._seen.memory_info().rss
+            return 0 if (seen := self._look()) is None else seen.memory_info().rss
         except psutil.Error:
             return 0
+
+    @property
+    def files(self) -> int:
+        """Open files and sockets, of which it may have ``MOST_FILES``."""
+        try:
+            return 0 if (seen := self._look()) is None else seen.num_fds()
+        except psutil.Error:
+            return 0
+
+    def _look(self) -> psutil.Process | None:
+        if self._seen is None and self._process is not None:
+            self._seen = psutil.Process(self._process.pid)
+        return self._seen
 
     async def broken(self, what: str) -> AppError:
         """The error for a call that this process, or an isolate in it, took with it."""
