@@ -350,6 +350,32 @@ async def test_a_dropped_and_a_changed_table_leave_the_socket_alive(shop: Shop) 
         assert (await one.ask("subscribe", "subscribed", table="brief"))["code"] == "VALIDATION_TABLE_NOT_FOUND"
 
 
+async def test_a_filter_whose_column_changed_ends_with_a_word_and_nothing_is_lost(shop: Shop) -> None:
+    columns = {"id": {"type": "bigserial", "primaryKey": True}, "n": {"type": "integer"}, "m": {"type": "text"}}
+
+    async def apply(**more: Any) -> None:
+        schema = {"tables": {"altered": {"columns": columns, **more}}}
+        await shop.mcp("manage_schema", action="apply", app_id=shop.app.id, schema=schema, confirm=True)
+
+    await apply()
+    await shop.mcp("manage_realtime", action="configure", app_id=shop.app.id, tables=["altered"])
+    async with shop.socket(shop.key) as one:
+        for name, condition in (("hashed", "n=eq.5"), ("computed", "n=gt.4"), ("other", "m=eq.x")):
+            await subscribe(one, "altered", id=name, filter=condition)
+        columns["n"] = {"type": "text"}
+        await apply(_alterType={"n": "n::text"})
+        await shop.mcp("insert_row", app_id=shop.app.id, table="altered", data={"n": "5", "m": "x"})
+        ended = [await one.next("error") for _ in range(2)]
+        assert {error["details"]["id"] for error in ended} == {"hashed", "computed"}
+        assert {error["code"] for error in ended} == {"VALIDATION_INVALID_SCHEMA"}
+        assert "manage_schema get" in ended[0]["remediation"]
+        assert (await one.next("change"))["subscriptions"] == ["other"]
+        since = ended[0]["details"]["since"]
+        await subscribe(one, "altered", id="hashed", filter="n=eq.5", since=since)
+        missed = await one.next("change")
+        assert (missed["subscriptions"], missed["record"]["n"]) == (["hashed"], "5")
+
+
 def test_a_position_has_all_of_an_earlier_one() -> None:
     from brolly.realtime.changes import position_of
 

@@ -52,6 +52,11 @@ class RowFilter:
     def _meaning(self) -> tuple[Any, ...]:
         return (self.plan.table.name, self.text if self.equal is None else self.equal)
 
+    def goes_with(self, table: Table) -> bool:
+        """Whether the table still has all columns of the filter, of the types that it was made for."""
+        columns = [condition.column for condition in conditions_of(self.plan.conditions)]
+        return all((now := table.columns.get(c.name)) is not None and now.type == c.type for c in columns)
+
     def __hash__(self) -> int:
         return hash(self._meaning)
 

@@ -90,6 +90,7 @@ class Hub:
             if number % 500 == 499:
                 await anyio.lowlevel.checkpoint()
         room.move_on()
+        await room.end_outdated()
         self._merge(room)
         room.close_idle(now)
         await self._look_at_app(room)

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +27,7 @@ from brolly.deps import Deps
 from brolly.pg.catalog import Table
 from brolly.realtime.changes import Change, Identity, Position, Sight
 from brolly.realtime.feed import Batch, feed_of
+from brolly.realtime.outdated import end_outdated
 from brolly.realtime.protocol import INTERNAL
 from brolly.realtime.subscriptions import Audience, Ids, Resumption, TableIndex
 from brolly.realtime.visibility import visible
@@ -182,9 +184,18 @@ class Room:
             for socket in [s for s in self.sockets if s.subscriptions]:
                 socket.close(INTERNAL, "the feed ended; connect again and subscribe with since")
 
+    async def end_outdated(self) -> None:
+        """End what the tables do not bear any more, though nothing changes in them."""
+        for table in list(self._tables):
+            if self._position is not None and self._tables.get(table):
+                await end_outdated(self, table)
+
     async def _deliver(self, batch: Batch) -> None:
         """Send each change to who may see it. Who is to hear of the batch is settled before anything is waited for:
         whoever subscribes after that begins after the batch."""
+        for table in {change.table for change in batch.changes}:
+            if self._tables.get(table):
+                await self._patiently(partial(end_outdated, self, table))
         by_table: dict[str, list[Change]] = defaultdict(list)
         for change in batch.changes:
             if self._tables.get(change.table):
