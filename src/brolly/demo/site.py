@@ -26,6 +26,11 @@ def zipped() -> bytes:
 
 async def play(demo: Demo) -> None:
     """The whole scene."""
+    demo.step("Tell pages of new posts", "manage_realtime action=configure")
+    told = await demo.call("manage_realtime", action="configure", tables=["posts"])
+    demo.expect(
+        told["configured"][0]["status"] == "enabled", "who may read a post hears of it, by the same policies, at once"
+    )
     demo.step("Deploy a page", "create_frontend_deployment, PUT, manage_frontend action=start_deployment")
     made = await demo.call("create_frontend_deployment", framework="static")
     async with httpx.AsyncClient(base_url=demo.server, timeout=_SECONDS, trust_env=False) as http:

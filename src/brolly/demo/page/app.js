@@ -2,6 +2,8 @@
 const $ = (selector) => document.querySelector(selector);
 const kept = "session";
 let session = JSON.parse(sessionStorage.getItem(kept) ?? "null");
+let posts = new Map(), early = null; // what is shown, and what came while it was being read
+let socket, since;
 
 /** What the server answers; throws with its words. */
 async function ask(method, path, body) {
@@ -17,6 +19,8 @@ async function ask(method, path, body) {
 /** Somebody is signed in, or nobody. */
 function enter(found) {
   session = found;
+  since = undefined;
+  listen();
   if (found) sessionStorage.setItem(kept, JSON.stringify(found));
   else sessionStorage.removeItem(kept);
   $("#enter").hidden = Boolean(found);
@@ -33,9 +37,56 @@ async function signIn({ name, email, password }, way) {
 
 /** Row-level security decides what comes: everybody's published posts, and one's own drafts. */
 async function show() {
-  const posts = await ask("GET", "/data/posts?order=created_at.desc,id.desc&limit=50");
-  $("#posts").replaceChildren(...posts.map(shown));
-  $("#empty").hidden = posts.length > 0;
+  const arrived = (early ??= []);
+  const rows = await ask("GET", "/data/posts?order=created_at.desc,id.desc&limit=50").finally(() => (early = null));
+  posts = new Map(rows.map((post) => [post.id, post]));
+  arrived.forEach(change);
+  draw();
+}
+
+function draw() {
+  const order = (a, b) => b.created_at.localeCompare(a.created_at) || (b.id < a.id ? -1 : 1);
+  $("#posts").replaceChildren(...[...posts.values()].sort(order).map(shown));
+  $("#empty").hidden = posts.size > 0;
+}
+
+function change({ record, old_record }) {
+  if (record) posts.set(record.id, record);
+  else posts.delete(old_record.id);
+}
+
+/** The same rules decide of which changes one hears. After an absence it goes on from the last change. */
+function listen() {
+  socket?.close();
+  const token = session ? `?token=${encodeURIComponent(session.access_token)}` : "";
+  const mine = (socket = new WebSocket(`${location.origin.replace("http", "ws")}/realtime${token}`));
+  mine.onopen = () => mine.send(JSON.stringify({ type: "subscribe", table: "posts", since }));
+  mine.onmessage = ({ data }) => {
+    if (mine !== socket) return;
+    const said = JSON.parse(data);
+    if (said.type === "subscribed") {
+      since ??= said.since;
+      show().catch(trouble);
+    } else if (said.type === "change") {
+      since = said.id;
+      change(said);
+      early?.push(said);
+      draw();
+    } else if (said.code === "REALTIME_SINCE_EXPIRED") {
+      since = undefined;
+      mine.close();
+    }
+  };
+  mine.onclose = ({ code }) => {
+    if (mine !== socket) return;
+    if (code !== 1008) setTimeout(() => mine === socket && listen(), 1000 + 2000 * Math.random());
+    else if (session) enter(null);
+  };
+}
+
+function trouble(error) {
+  $("#trouble").textContent = error.message;
+  $("#trouble").hidden = false;
 }
 
 function shown(post) {
@@ -69,8 +120,7 @@ function tried(work) {
     try {
       await work(event);
     } catch (error) {
-      $("#trouble").textContent = error.message;
-      $("#trouble").hidden = false;
+      trouble(error);
     } finally {
       button.disabled = false;
     }
@@ -92,7 +142,4 @@ $("#leave").onclick = tried(async () => {
 });
 
 enter(session);
-show().catch((error) => {
-  $("#trouble").textContent = error.message;
-  $("#trouble").hidden = false;
-});
+show().catch(trouble);
