@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
+from brolly.core.errors import AppError
 from brolly.core.settings import child_environment
 from brolly.engines.deno import Bounds, Engine, Program
 from brolly.engines.deno.launch import MOST_FILES
@@ -63,11 +64,11 @@ async def test_a_function_that_opens_a_thousand_sockets_stands_in_its_own_way_al
                     assert (await call(opened, "x", other))[:2] == (200, b"0")
 
             group.start_soon(others)
-            status, body, answer = await call(opened, "x", flood, body=port)
-    assert (status, answer.failed) == (500, True)
-    said = json.loads(body)
-    assert "Too many open files" in said["message"]
-    assert "flood.ts" in said["stack"]
+            said = await _failure(opened, flood, port)
+    # Deno itself may need a file at that moment, and gives up with its process.
+    assert said.startswith(
+        ("500 Error: Too many open files", "EXTERNAL_NETWORK_ERROR The app's function process ended")
+    )
     assert (await call(opened, "x", other))[:2] == (200, b"0")
     # Another function of the app is loaded at once, and the one with the sockets begins anew.
     assert (await call(opened, "x", sibling))[:2] == (200, b"0")
@@ -75,3 +76,12 @@ async def test_a_function_that_opens_a_thousand_sockets_stands_in_its_own_way_al
     process = opened._apps["a"].process  # pyright: ignore[reportPrivateUsage]
     assert process is not None
     assert 0 < process.files < MOST_FILES / 4
+
+
+async def _failure(engine: Engine, made: Program, body: bytes) -> str:
+    """What the caller is told: the function's own exception, or the server's error."""
+    try:
+        status, answer, _ = await call(engine, "x", made, body=body)
+    except AppError as error:
+        return f"{error.code} {error.message}"
+    return f"{status} {json.loads(answer)['message']}"

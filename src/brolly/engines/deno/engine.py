@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +17,13 @@ import anyio.to_thread
 
 from brolly.core.errors import AppError
 from brolly.engines.deno.check import Diagnostic, check
-from brolly.engines.deno.client import Body, LostError, Response, UnreachableError
-from brolly.engines.deno.host import Host, HostCalls
+from brolly.engines.deno.client import LostError, Response, UnreachableError
+from brolly.engines.deno.host import Host
 from brolly.engines.deno.isolate import Isolate, headers_of, lines_of
 from brolly.engines.deno.launch import MOST_FILES
 from brolly.engines.deno.memory import BASE_MB, heaviest
 from brolly.engines.deno.process import Bounds, Process
-from brolly.engines.deno.program import Program, busy, full, late
+from brolly.engines.deno.program import Invocation, Program, busy, full, late
 from brolly.engines.deno.scratch import Scratch, sweep
 
 log = logging.getLogger("brolly.deno")
@@ -43,18 +43,6 @@ ROOM_FROM = 0.7
 RETIRE_SECONDS = 300.0
 """The longest that a call may take, and so the longest that a replaced version may still be needed."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """One call: the request as the handler sees it, who calls (``ctx.user``, ``ctx.caller``), what it may ask."""
-
-    method: str
-    url: str
-    headers: Sequence[tuple[str, str]]
-    body: Body
-    about: Mapping[str, Any]
-    calls: HostCalls
 
 
 @dataclass(slots=True)
@@ -316,7 +304,7 @@ class Engine:
         found = app.isolates.get(program.name)
         if found is not None and found.version == program.version and found.is_usable:
             return found
-        await self._make_room(app, app.process)
+        await self._free_files(app, app.process)
         isolate = Isolate(app.process, app.host, app.folder, program.name, program.version, program.memory_mb)
         try:
             await isolate.load(self._running(), program.code, program.env, program.about)
@@ -357,6 +345,7 @@ class Engine:
 
     async def _look_after(self, app: _App, process: Process) -> None:
         await self._make_room(app, process)
+        await self._free_files(app, process)
         for isolate in app.at_work():
             if await isolate.memory(self._limits.blocked_seconds) is None:
                 isolate.blocked = not process.dead.is_set() and not isolate.full
@@ -383,14 +372,19 @@ class Engine:
             await process.stop()
 
     async def _make_room(self, app: _App, process: Process) -> None:
-        """End isolates that nobody calls; the one that waits longest before memory is full, all before files are."""
+        """End isolates that nobody calls; and before the process is full, the one that waits longest."""
         idle = sorted((i for i in app.isolates.values() if not i.running), key=lambda isolate: isolate.used_at)
         full = process.memory > self._limits.memory_mb * 2**20 * ROOM_FROM
-        crowded = process.files > MOST_FILES * ROOM_FROM
         for isolate in idle:
-            if full or crowded or anyio.current_time() - isolate.used_at > self._limits.idle_seconds:
+            if full or anyio.current_time() - isolate.used_at > self._limits.idle_seconds:
                 await self._discard(app, isolate)
                 full = False
+
+    async def _free_files(self, app: _App, process: Process) -> None:
+        """End all isolates that nobody calls before the process has no files left."""
+        if process.files > MOST_FILES * ROOM_FROM:
+            for isolate in [each for each in app.isolates.values() if not each.running]:
+                await self._discard(app, isolate)
 
     async def _stop_idle(self, app: _App) -> None:
         if not app.running and anyio.current_time() - app.used_at > self._limits.idle_seconds:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from brolly.core.errors import AppError
+from brolly.engines.deno.client import Body
+from brolly.engines.deno.host import HostCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,18 @@ class Program:
     def __post_init__(self) -> None:
         seen = json.dumps([self.name, self.code, dict(self.env), dict(self.about), self.memory_mb], sort_keys=True)
         object.__setattr__(self, "version", hashlib.sha256(seen.encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call: the request as the handler sees it, who calls (``ctx.user``, ``ctx.caller``), what it may ask."""
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]]
+    body: Body
+    about: Mapping[str, Any]
+    calls: HostCalls
 
 
 def busy() -> AppError:
