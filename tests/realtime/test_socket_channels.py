@@ -184,6 +184,23 @@ async def test_an_event_runs_the_function_that_has_it_as_the_caller(pair: Pair) 
         assert failed["message"].startswith("Event handler execution failed")
         unknown = await one.ask("event", "event_response", event="triple")
         assert unknown["message"] == "No handler for event: triple"
+    code = """export async function handler(request: Request, ctx: any) {
+      const { rows } = await ctx.db.query("select current_user::text as role, $1::text as who", [ctx.user.id]);
+      return Response.json(rows[0]);
+    }"""
+    roles = {}
+    for event, config in {"own": {}, "all": {"run_as": "service"}}.items():
+        trigger = {"type": "websocket", "config": {"event": event, "auth": "required", **config}}
+        await pair.mcp("deploy_function", app_id=pair.app.id, name=f"on-{event}", code=code, trigger=trigger)
+    # The other server, which was told of them.
+    async with pair.socket(1, await pair.token(ANN)) as one, pair.socket(1, None) as nobody:
+        for event in ("own", "all"):
+            answer = await one.ask("event", "event_response", event=event, payload=None)
+            assert answer["data"]["who"] == ANN, answer
+            roles[event] = answer["data"]["role"].rsplit("_", 1)[-1]
+            refused = await nobody.ask("event", "event_response", event=event, payload=None)
+            assert refused["code"] == "AUTH_REQUIRED", refused
+    assert roles == {"own": "user", "all": "service"}
 
 
 async def test_nobody_signed_in_may_not_join_unless_the_app_says_so(
