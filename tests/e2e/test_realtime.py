@@ -14,6 +14,7 @@ import anyio
 import httpx
 
 from tests.e2e.processes import Machine, Process, brolly, environment, owner_key
+from tests.e2e.test_durability import kill_postgres
 from tests.realtime.sockets import Client, admitted
 
 HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
@@ -43,6 +44,7 @@ class Reader:
     def __init__(self, server: Process, app_id: str) -> None:
         self.url, self.app_id, self.key = server.url.replace("http", "ws", 1), app_id, owner_key(server.home)
         self.since: str | None = None
+        self.began: str | None = None
         self.heard: list[int] = []
         self.connections = 0
         self.ready = asyncio.Event()
@@ -67,6 +69,7 @@ class Reader:
                 self.since = message["id"]
             else:
                 self.since = self.since or message["since"]
+                self.began = self.began or self.since
                 self.ready.set()
 
 
@@ -114,6 +117,59 @@ async def test_clients_of_a_killed_server_miss_nothing(here: Machine) -> None:
         assert set(stored) <= set(reader.heard)
         assert len(reader.heard) <= len(stored) + 1
     await anyio.to_thread.run_sync(tail, again, app_id)
+
+
+async def write_on(server: Process, app_id: str, ended: asyncio.Event) -> list[int]:
+    """Rows until ``ended``, whatever happens to Postgres. Every other transaction is rolled back."""
+    stored: list[int] = []
+    headers = {"Authorization": f"Bearer {owner_key(server.home)}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, trust_env=False, timeout=30) as http:
+        while not ended.is_set():
+            number = stored[-1] + 1 if stored else 0
+            # What was not answered for may be stored all the same; then the next one says so.
+            answer = await http.post(f"/v1/{app_id}/things", json={"id": number, "n": number})
+            if answer.status_code in (201, 400):
+                stored.append(number)
+                again = await http.post(f"/v1/{app_id}/things", json={"id": number, "n": number})
+                assert again.status_code in (400, 503), again.text
+            else:
+                assert answer.status_code == 503, answer.text
+                await asyncio.sleep(0.05)
+    return stored
+
+
+async def test_clients_miss_nothing_when_postgres_is_killed(here: Machine) -> None:
+    server = here.start(here.home())
+    await anyio.to_thread.run_sync(server.ready)
+    app_id = prepare(server)
+    readers = [Reader(server, app_id) for _ in range(3)]
+    tasks = [asyncio.create_task(reader.run()) for reader in readers]
+    for reader in readers:
+        await asyncio.wait_for(reader.ready.wait(), 20)
+    ended = asyncio.Event()
+    writing = asyncio.create_task(write_on(server, app_id, ended))
+    async with asyncio.timeout(90):
+        while len(readers[0].heard) < 40:
+            assert not writing.done(), writing.exception()
+            await asyncio.sleep(0.01)
+        await anyio.to_thread.run_sync(kill_postgres, server)
+        heard = len(readers[0].heard)
+        while len(readers[0].heard) < heard + 20:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        ended.set()
+        stored = await writing
+        while any(reader.heard[-1] != stored[-1] for reader in readers):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        # Another who comes only now, from where the first one began.
+        late = Reader(server, app_id)
+        late.since = readers[0].began
+        tasks.append(asyncio.create_task(late.run()))
+        while not late.heard or late.heard[-1] != stored[-1]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    for task in tasks:
+        task.cancel()
+    for reader in (*readers, late):
+        assert reader.heard == stored
 
 
 def tail(server: Process, app_id: str) -> None:
