@@ -287,7 +287,7 @@ async def test_an_app_of_an_earlier_version_is_brought_up_to_date(
     server = deps.databases.server
     connection: Any = await asyncpg.connect(**server.connect_args(database=app.db_name))
     try:
-        await connection.execute("drop schema auth, storage, functions cascade")
+        await connection.execute("drop schema auth, storage, functions, realtime, rag cascade")
         await connection.execute("delete from brolly.applied_migrations where version >= 2")
         await connection.execute(f"revoke brolly_auth from {app.id}_api")
     finally:
