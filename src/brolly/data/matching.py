@@ -142,10 +142,12 @@ async def _equal(connection: Any, plan: ReadPlan, plain: set[str]) -> tuple[tupl
     return tuple(sorted(found))
 
 
-async def match_rows(deps: Deps, app: App, filters: Sequence[RowFilter], images: Sequence[str]) -> list[list[bool]]:
+async def match_rows(
+    deps: Deps, app: App, filters: Sequence[RowFilter], images: Sequence[str]
+) -> list[list[bool] | None]:
     """For each filter, of one table all, whether it lets each row through. ``images`` are JSON objects.
 
-    A filter that cannot be computed for a row, as after a change of the table, lets none through.
+    None stands for a filter that cannot be computed for all of the rows, as after a change of the table.
     """
     if not filters or not images:
         return [[False] * len(images) for _ in filters]
@@ -155,10 +157,10 @@ async def match_rows(deps: Deps, app: App, filters: Sequence[RowFilter], images:
             statement = _statement(filters, rows)
             found = await connection.fetch(statement.text, *statement.args)
     except AppError as error:
-        if error.status >= 500 or len(filters) == 1:
-            if error.status >= 500:
-                raise
-            return [[False] * len(images)]
+        if error.status >= 500 and error.code != "DATABASE_TIMEOUT":
+            raise
+        if len(filters) == 1:
+            return [None]
         # One that fails must not silence the others.
         return [one for each in filters for one in await match_rows(deps, app, [each], images)]
     return [[row["fits"][i] for row in found] for i in range(len(filters))]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from brolly.core.errors import AppError
 from brolly.realtime.changes import Change, Position
 from brolly.realtime.feed import feed_of
+from brolly.realtime.outdated import filter_failed
 from brolly.realtime.protocol import Ref, with_ref
 from brolly.realtime.room import Frames
 from brolly.realtime.socket import Entry, Socket
@@ -27,12 +28,15 @@ async def catch_up(socket: Socket, table: str, entry: Entry, since: Position, re
     feed, sent, position = feed_of(room.deps), 0, since
     try:
         more = True
-        while more and socket.open:
+        while more and socket.open and entry.resumption is resumption:
             async with room.replays:
                 # What waits from before this look is in it, or in a later one.
                 resumption.held.clear()
                 found = await feed.replay(room.app, position, [table])
                 frames = await _seen(socket, table, entry, found.changes)
+            if frames is None or entry.resumption is not resumption:
+                _end(socket, table, entry, position, ref)
+                return
             sent += len(frames)
             if frames:
                 socket.put(b"".join(frames))
@@ -58,11 +62,21 @@ async def catch_up(socket: Socket, table: str, entry: Entry, since: Position, re
         socket.caught_up(table, entry)
 
 
-async def _seen(socket: Socket, table: str, entry: Entry, changes: Sequence[Change]) -> list[bytes]:
+def _end(socket: Socket, table: str, entry: Entry, since: Position, ref: Ref) -> None:
+    """End it because its filter failed, unless somebody else has ended it meanwhile."""
+    if entry.resumption is not None:
+        socket.unwant(table, entry.wanted.id)
+        socket.send_error(filter_failed(table, entry.wanted, since), ref)
+
+
+async def _seen(socket: Socket, table: str, entry: Entry, changes: Sequence[Change]) -> list[bytes] | None:
+    """The frames of what it wants and may see; None when its filter fails."""
     room, wanted = socket.room, entry.wanted
     due = [change for change in changes if change.operation in wanted.operations]
     if wanted.filter is not None:
-        passed = await room.passing([wanted.filter], due)
+        passed, failed = await room.passing([wanted.filter], due)
+        if failed:
+            return None
         due = [change for change, filters in zip(due, passed, strict=True) if filters]
     if not due:
         return []

@@ -27,7 +27,7 @@ from brolly.deps import Deps
 from brolly.pg.catalog import Table
 from brolly.realtime.changes import Change, Identity, Position, Sight
 from brolly.realtime.feed import Batch, feed_of
-from brolly.realtime.outdated import end_outdated
+from brolly.realtime.outdated import end_failed, end_outdated
 from brolly.realtime.protocol import INTERNAL
 from brolly.realtime.subscriptions import Audience, Ids, Resumption, TableIndex
 from brolly.realtime.visibility import visible
@@ -201,27 +201,29 @@ class Room:
             if self._tables.get(change.table):
                 by_table[change.table].append(change)
         present = {table: self._present(table) for table in by_table}
-        self._position = batch.position
+        since, self._position = self.position, batch.position
         for table, changes in by_table.items():
-            await self._deliver_table(table, changes, present[table])
+            await self._deliver_table(table, changes, present[table], since)
 
     def _present(self, table: str) -> dict[Audience, list[Socket]]:
         return {audience: list(audience.members) for audience in self._tables[table].all()}
 
     async def _deliver_table(
-        self, table: str, changes: Sequence[Change], present: Mapping[Audience, list[Socket]]
+        self, table: str, changes: Sequence[Change], present: Mapping[Audience, list[Socket]], since: Position
     ) -> None:
         index = self._tables.get(table)
         if index is None:
             return
         computed = index.computed
-        passed = await self._patiently(lambda: self.passing(computed, changes))
+        passed, failed = await self._patiently(lambda: self.passing(computed, changes))
         due: dict[Audience, _Due] = {}
         for number, change in enumerate(changes):
             for audience, ids in index.audiences(change, passed[number]).items():
                 if audience in present:
                     one = due.setdefault(audience, _Due(audience, present[audience]))
                     one.changes.append((number, ids))
+        if failed:
+            end_failed(table, present, failed, since)
         if not due:
             return
         wanted = sorted({number for one in due.values() for number, _ in one.changes})
@@ -255,14 +257,16 @@ class Room:
             if number % 500 == 499:
                 await anyio.lowlevel.checkpoint()
 
-    async def passing(self, filters: Sequence[Any], changes: Sequence[Change]) -> list[list[Any]]:
-        """For each change the filters that let it pass; Postgres looks, once for all."""
-        if not filters:
-            return [[] for _ in changes]
+    async def passing(self, filters: Sequence[Any], changes: Sequence[Change]) -> tuple[list[list[Any]], set[Any]]:
+        """For each change the filters that let it pass, and those that failed; Postgres looks, once for all."""
+        if not filters or not changes:
+            return [[] for _ in changes], set()
         images = [change.image or change.old_image or "{}" for change in changes]
         match = self.deps.capabilities["match_rows"]
-        fits: list[list[bool]] = await match(self.deps, self.app, filters, images)
-        return [[f for f, row in zip(filters, fits, strict=True) if row[i]] for i in range(len(changes))]
+        fits: list[list[bool] | None] = await match(self.deps, self.app, filters, images)
+        found = list(zip(filters, fits, strict=True))
+        passed = [[f for f, row in found if row is not None and row[i]] for i in range(len(changes))]
+        return passed, {f for f, row in found if row is None}
 
     async def sights(
         self, table: str, changes: Sequence[Change], identities: Collection[Identity]

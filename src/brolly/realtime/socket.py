@@ -153,6 +153,7 @@ class Socket:
             del self.subscriptions[table]
         if entry.resumption is not None:
             self.room.index(table).leave(self, entry.resumption)
+            entry.resumption = None
         self._place(table)
         if tidy:
             self.room.left(table)
