@@ -105,6 +105,9 @@ async def test_every_path_is_routed_and_every_route_for_users_is_there(
         assert hit is not None, called
         reached.add(f"{method} {hit.path}")
     for route in routes:
+        # Which tables are recorded is the owner's to say, as all of management.
+        if route.path.startswith("/v1/{app_id}/realtime"):
+            continue
         offered = {f"{m} {route.path}" for m in route.methods or () if m != "HEAD"}
         if route.path.startswith(("/auth/", "/storage/")) or "{table}" in route.path or "/rpc/" in route.path:
             assert {o for o in offered if not o.startswith("OPTIONS")} <= reached | TUNNELLED

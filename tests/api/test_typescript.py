@@ -73,7 +73,9 @@ async def test_the_tool_and_both_routes_answer_the_same_module(
     tables: App, http: httpx.AsyncClient, mcp: McpCall
 ) -> None:
     answer = await http.get(f"/v1/{tables.id}/types.ts")
-    assert await mcp("manage_schema", action="get", app_id=tables.id, format="typescript") == answer.text
+    told = await mcp("manage_schema", action="get", app_id=tables.id, format="typescript")
+    # Names in it are users' data, so over MCP it stands between the marks.
+    assert answer.text in told
     assert (await http.get(f"/v1/{tables.id}/schema?format=typescript")).text == answer.text
     again = await http.get(f"/v1/{tables.id}/types.ts", headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")

@@ -31,7 +31,7 @@ from tests.contract.examples import STAND_IN, calls, filled
 
 PAGES = Path(__file__).parents[2] / "tools"
 # Signing in is for people without a key, who own what it changes; codes and signatures are judged there.
-_SIGN_IN = re.compile(r"/auth/\{app_id\}/")
+_SIGN_IN = re.compile(r"/auth/\{app_id\}/|/oauth/")
 # What a function does is its own affair: it is called by whoever its trigger lets in, and has its own keys.
 _CALLS = re.compile(r"/v1/\{app_id\}/(fn|webhook)/")
 # A database's function may be a read; that one that writes is refused by Postgres is tested with the routes.
@@ -109,6 +109,7 @@ async def test_a_read_only_key_may_use_no_route_that_writes(deps: Deps, app_of: 
                 continue
             tried += 1
             answer = await _try(client, method, real(path, app))
+            assert answer.headers["content-type"] == "application/json", (method, path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "AUTH_FORBIDDEN"), (method, path)
     assert tried > 60
     assert await contents(deps, app) == before

@@ -70,13 +70,13 @@ class Feed:
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
-        """Feeds run for the block."""
+        """Feeds run for the block. Where blocks lie within each other, the outer one goes on after the inner one."""
         async with anyio.create_task_group() as group:
-            self._group = group
+            outer, self._group = self._group, group
             try:
                 yield
             finally:
-                self._group = None
+                self._group = outer
                 group.cancel_scope.cancel()
 
     def active(self, app_id: str) -> bool:
