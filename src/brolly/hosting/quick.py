@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from brolly.core.settings import Settings
 from brolly.deps import Deps
 from brolly.hosting.serving import Bodies, RawHeaders
 from brolly.registry import App, Registry
@@ -50,15 +51,15 @@ class Answers:
         self.kept[name] = _Answer(app, headers, body)
 
 
-_ANSWERS: WeakKeyDictionary[Registry, Answers] = WeakKeyDictionary()
+_ANSWERS: WeakKeyDictionary[Registry, dict[Settings, Answers]] = WeakKeyDictionary()
 
 
 def answers_of(deps: Deps) -> Answers:
-    """The answers of this process."""
-    found = _ANSWERS.get(deps.registry)
-    if found is None:
-        found = _ANSWERS[deps.registry] = Answers(deps)
-    return found
+    """The answers of this process, at the addresses that the settings say."""
+    found = _ANSWERS.setdefault(deps.registry, {})
+    if deps.settings not in found:
+        found[deps.settings] = Answers(deps)
+    return found[deps.settings]
 
 
 class QuickFiles:

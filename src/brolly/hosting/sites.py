@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
+from brolly.core.settings import Settings
 from brolly.deps import Deps
 from brolly.hosting.addresses import label_of, named, preview_label
 from brolly.hosting.compress import ENCODINGS
@@ -233,12 +234,12 @@ def _is_address(host: str) -> bool:
     return True
 
 
-_SITES: WeakKeyDictionary[Registry, Sites] = WeakKeyDictionary()
+_SITES: WeakKeyDictionary[Registry, dict[Settings, Sites]] = WeakKeyDictionary()
 
 
 def sites_of(deps: Deps) -> Sites:
-    """The sites of this process."""
-    found = _SITES.get(deps.registry)
-    if found is None:
-        found = _SITES[deps.registry] = Sites(deps)
-    return found
+    """The sites of this process, at the addresses that the settings say."""
+    found = _SITES.setdefault(deps.registry, {})
+    if deps.settings not in found:
+        found[deps.settings] = Sites(deps)
+    return found[deps.settings]
